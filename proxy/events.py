@@ -1,0 +1,99 @@
+"""What flows: every stream in Weir is a series of these values, ended by exactly one of Finish, Error, Abort.
+
+The names on the wire (`type`) are those of Vercel's AI SDK (its UI message stream, version 5 and later).
+An event that came from an OpenAI-wire provider remembers the chunk it came in (`raw`), so that a stream that
+nobody reshaped leaves as it came, byte for byte. A mode that changes an event makes a new one, without `raw`.
+"""
+
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class Event(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
+    """One thing that happened in a stream.
+
+    `index` is the choice it belongs to (OpenAI's `choices[].index`). `raw` is the JSON text of the provider's chunk;
+    where one chunk held several events, each has the same `raw` and `parts` counts them.
+    """
+
+    commits: ClassVar[bool] = False  # the client has seen part of an answer: no silent retry from here on
+
+    index: int = 0
+    raw: bytes | None = None
+    parts: int = 1
+
+
+class Start(Event, tag="start"):
+    """A choice begins. `created` is in seconds since 1970."""
+
+    id: str = ""
+    model: str = ""
+    created: int = 0
+
+
+class TextDelta(Event, tag="text-delta"):
+    commits = True
+    content: str
+
+
+class ReasoningDelta(Event, tag="reasoning-delta"):
+    """`extra` holds what the vendor must get back with the thought, such as its signature."""
+
+    commits = True
+    content: str
+    extra: dict[str, Any] | None = None
+
+
+class ToolInputDelta(Event, tag="tool-input-delta"):
+    """A piece of a tool call's arguments. `id` and `name` come with the first piece of call number `slot`."""
+
+    commits = True
+    content: str = ""
+    slot: int = 0
+    id: str | None = None
+    name: str | None = None
+
+
+class FinishStep(Event, tag="finish-step"):
+    """A choice is complete. `reason` is OpenAI's: stop, length, tool_calls, content_filter ..."""
+
+    reason: str
+
+
+class Usage(Event, tag="data-usage"):
+    """Tokens billed for the whole stream. `details`: the rest of OpenAI's usage object."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    details: dict[str, Any] | None = None
+
+
+class Vendor(Event, tag="data-vendor"):
+    """A chunk that says nothing Weir has a name for; it passes as it came. `answer`: it is part of the answer."""
+
+    answer: bool = False
+
+
+class Finish(Event, tag="finish"):
+    """The stream is complete: the provider said so."""
+
+    usage: Usage | None = None
+
+
+class Error(Event, tag="error"):
+    """The stream broke. What came before it stands, and is not complete."""
+
+    message: str
+    code: str = "provider_error"
+
+
+class Abort(Event, tag="abort"):
+    """Somebody stopped the stream: the client, an operator, a server that shuts down."""
+
+    reason: str = ""
+
+
+def commits(event: Event) -> bool:
+    """Whether a client that got `event` has seen part of an answer."""
+    return event.commits or (isinstance(event, Vendor) and event.answer)

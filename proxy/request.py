@@ -1,0 +1,135 @@
+"""A chat completions request: OpenAI's body as it came, plus one field of ours, `weir`."""
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Self, TypeVar
+
+import msgspec
+from pydantic import ValidationError
+
+from proxy.errors import RequestError
+from proxy.provider import ProviderConfig, Retry, Timeouts
+
+MAX_DEPTH = 100  # levels of lists and objects
+
+
+class Options(msgspec.Struct, forbid_unknown_fields=True):
+    """The field `weir`: what this request wants of Weir. `retry` and `timeouts` override the provider's own."""
+
+    retry: dict[str, float] = {}
+    timeouts: dict[str, float] = {}
+    fallback: bool = True
+
+    def retry_of(self, config: ProviderConfig) -> Retry:
+        """The provider's retry policy, as this request wants it."""
+        return _overridden(config.retry, self.retry, "weir.retry")
+
+    def timeouts_of(self, config: ProviderConfig) -> Timeouts:
+        """The provider's limits, as this request wants them."""
+        return _overridden(config.timeouts, self.timeouts, "weir.timeouts")
+
+
+_Policy = TypeVar("_Policy", Retry, Timeouts)
+
+
+def _overridden(policy: _Policy, changes: dict[str, float], param: str) -> _Policy:
+    if not changes:
+        return policy
+    try:
+        return type(policy)(**{**policy.model_dump(), **changes})
+    except ValidationError as error:
+        first: Any = error.errors()[0]
+        param = ".".join([param, *map(str, first["loc"])])
+        raise RequestError(f"{param}: {first['msg']}", param=param) from None
+
+
+class _Message(msgspec.Struct):
+    role: str
+
+
+_AtLeast0 = Annotated[float, msgspec.Meta(ge=0)] | None
+_Count = Annotated[int, msgspec.Meta(ge=1)] | None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Known(msgspec.Struct):
+    """The fields whose shape Weir answers for; all others are the provider's to judge."""
+
+    model: Annotated[str, msgspec.Meta(min_length=1)]
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: _Count = None
+    max_tokens: _Count = None
+    max_completion_tokens: _Count = None
+    temperature: _AtLeast0 = None
+    top_p: _AtLeast0 = None
+    tools: list[dict[str, Any]] | None = None
+    user: str | None = None
+    weir: Options | None = None
+
+
+class ChatRequest:
+    """One request. `fields` are the body's fields for the adapter: all but model, messages, tools, stream and weir."""
+
+    def __init__(self, body: dict[str, Any], id: str):
+        known = _check(body)
+        self.id = id
+        self.model = known.model
+        self.messages: list[dict[str, Any]] = body["messages"]
+        self.tools: list[dict[str, Any]] | None = body.get("tools")
+        self.stream = bool(known.stream)
+        self.include_usage = bool(known.stream_options and known.stream_options.include_usage)
+        self.options = known.weir or Options()
+        _overridden(Retry(), self.options.retry, "weir.retry")
+        _overridden(Timeouts(), self.options.timeouts, "weir.timeouts")
+        if "connect" in self.options.timeouts:
+            message = "weir.timeouts.connect: this limit is the provider's own; use first_token"
+            raise RequestError(message, param="weir.timeouts.connect")
+        ours = ("model", "messages", "tools", "stream", "weir")
+        self.fields = {name: value for name, value in body.items() if name not in ours}
+
+    @classmethod
+    def parse(cls, data: bytes, id: str) -> Self:
+        """Reads a body. Raises RequestError (400) that names the field at fault."""
+        try:
+            body = msgspec.json.decode(data)
+            if not _within(MAX_DEPTH, body):
+                raise RecursionError
+        except RecursionError:
+            raise RequestError("the body is nested too deeply", code="invalid_json") from None
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise RequestError(f"the body is not valid JSON: {error}", code="invalid_json") from None
+        if not isinstance(body, dict):
+            raise RequestError("the body must be a JSON object", code="invalid_json")
+        return cls(body, id)
+
+
+def _within(depth: int, value: Any) -> bool:
+    """Whether `value` has at most so many levels: what was read on a short stack is written again on longer ones."""
+    level = [value]
+    for _ in range(depth):
+        level = [child for node in level if isinstance(node, dict | list) for child in _children(node)]
+        if not level:
+            return True
+    return False
+
+
+def _children(node: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node
+
+
+_FIELD = re.compile(r"(?:missing required|contains unknown) field `(.*)`")
+
+
+def _check(body: dict[str, Any]) -> _Known:
+    try:
+        return msgspec.convert(body, _Known)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        absent = _FIELD.search(message)
+        param = (path.rstrip("`") + (f".{absent[1]}" if absent else "")).lstrip(".")
+        raise RequestError(f"{param}: {message}", param=param) from None
