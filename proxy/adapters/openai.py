@@ -1,0 +1,136 @@
+"""Providers that speak OpenAI's wire are relayed, not translated: one decode a chunk, and its bytes are kept."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from proxy.adapter import BaseProviderAdapter, Messages, Tools
+from proxy.adapters.openai_chunks import ChunkReader
+from proxy.errors import Kind, ProviderError, redact
+from proxy.events import Event
+from proxy.retry_after import retry_after
+from proxy.sse import SSEDecoder
+
+BASE_URLS = {
+    "openai": "https://api.openai.com/v1",
+    "groq": "https://api.groq.com/openai/v1",
+    "deepseek": "https://api.deepseek.com/v1",
+    "openrouter": "https://openrouter.ai/api/v1",
+    "ollama": "http://127.0.0.1:11434/v1",
+}
+
+PATIENCE = 0.5  # seconds, for a body that has little more to say than we know
+
+
+class OpenAIAdapter(BaseProviderAdapter):
+    """OpenAI itself and everything that speaks its chat completions: vLLM, llama.cpp, Ollama, another Weir ..."""
+
+    features = frozenset({"streaming", "tools", "vision", "reasoning", "json", "n"})
+
+    async def stream_chat(
+        self, /, messages: Messages, tools: Tools | None = None, **kwargs: Any
+    ) -> AsyncGenerator[Event, None]:
+        body = {"model": self.config.model_name, **self.defaults, **kwargs, "messages": messages, "stream": True}
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        if tools is not None:
+            body["tools"] = tools
+        async with await self._post(body) as response:
+            chunks, decoder = ChunkReader(self._redact), SSEDecoder()
+            try:
+                while data := await response.content.readany():
+                    for payload in decoder.feed(data):
+                        if payload.startswith(b"[DONE]"):
+                            yield chunks.finish()
+                            await _rest_of(response)  # the connection can then serve the next request
+                            return
+                        for event in chunks.read(payload):
+                            yield event
+            except (aiohttp.ClientError, ConnectionError) as error:
+                raise ProviderError(Kind.CUT, self._redact(f"the connection broke: {error!r}")) from None
+            except ValueError as error:
+                raise ProviderError(Kind.GARBLED, str(error)) from None
+            yield chunks.finish(least=body.get("n") or 1)  # nobody said that this was all
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Fields of the body that a request need not name."""
+        return self.config.params
+
+    async def endpoint(self) -> tuple[str, dict[str, str]]:
+        """Where to ask, and the headers that let us in."""
+        base = self.config.base_url or BASE_URLS[self.config.provider_type]
+        key = self.config.api_key
+        headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+        headers |= {name.lower(): value.get_secret_value() for name, value in self.config.headers.items()}
+        return f"{base}/chat/completions", headers
+
+    async def _post(self, body: dict[str, Any]) -> aiohttp.ClientResponse:
+        url, headers = await self.endpoint()
+
+        async def sign(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+            request.headers.pop("authorization", None)  # from ~/.netrc, where the session trusts the environment
+            request.headers.update(headers)
+            return await send(request)
+
+        try:
+            response = await self.session.post(
+                url,
+                data=msgspec.json.encode(body),
+                # Compression would make the provider's server hold tokens back; a redirect carry the key elsewhere.
+                headers={"content-type": "application/json", "accept-encoding": "identity"},
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=self.config.timeouts.connect),
+                middlewares=(sign,),
+            )
+        except TimeoutError:
+            raise ProviderError(Kind.CONNECT, f"no connection within {self.config.timeouts.connect:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise ProviderError(Kind.CONNECT, self._redact(str(error) or repr(error))) from None
+        if response.status != 200 or response.content_type != "text/event-stream":
+            async with response:
+                raise await self._refusal(response)
+        return response
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> ProviderError:
+        text = (await _rest_of(response)).decode(errors="replace")
+        message = self._redact(error_message(text))
+        if response.status < 400:
+            message = f"answered {response.status} {response.content_type} instead of an event stream: {message}"
+            return ProviderError(Kind.GARBLED, message, upstream_status=response.status)
+        return ProviderError(
+            Kind.of_status(response.status),
+            message or response.reason or "",
+            upstream_status=response.status,
+            retry_after=retry_after(response.headers),
+        )
+
+    def _redact(self, text: str) -> str:
+        return redact(text, self.config.secrets())
+
+
+def error_message(text: str) -> str:
+    """What an error body says; vendors nest it in several ways. HTML says nothing worth repeating."""
+    try:
+        body = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return "an HTML page" if text.lstrip().startswith("<") else text.strip()
+    if isinstance(body, list) and body:  # Gemini
+        body = body[0]
+    while isinstance(body, dict):
+        body = next((body[name] for name in ("error", "message", "Message", "detail") if body.get(name)), "")
+    return body if isinstance(body, str) else text.strip()
+
+
+async def _rest_of(response: aiohttp.ClientResponse) -> bytes:
+    """What else comes of a body soon, up to 64 KB or until it breaks."""
+    data = b""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while len(data) < 65536 and (piece := await response.content.readany()):
+                data += piece
+    except (TimeoutError, aiohttp.ClientError, ConnectionError):
+        pass  # what matters is known; the connection will not be used again
+    return data

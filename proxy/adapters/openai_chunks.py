@@ -1,0 +1,140 @@
+"""OpenAI's chat.completion.chunk, read into events: about a microsecond each."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from proxy.errors import Kind, ProviderError
+from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage, Vendor
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    index: int | None = 0
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    refusal: str | None = None
+    audio: Any = None
+    images: Any = None
+    function_call: Any = None
+
+    def has_more(self) -> bool:
+        """It holds a part of an answer for which there is no event."""
+        return bool(self.refusal or self.audio or self.images or self.function_call or isinstance(self.content, list))
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int | None = 0
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    created: Any = None
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class ChunkReader:
+    """Reads the chunks of one stream, in order, and knows whether the stream is complete."""
+
+    def __init__(self, redact: Callable[[str], str]):
+        self._redact = redact
+        self._usage: Usage | None = None
+        self._running: set[int] = set()  # choices that have begun and not ended
+        self._seen: set[int] = set()
+
+    def read(self, payload: bytes) -> list[Event]:
+        """The events in one chunk. Raises ProviderError if it is an error, or no chunk at all."""
+        # JSON sent on several lines: the breaks stand between its values, or it could not be read.
+        payload = payload.replace(b"\n", b" ")
+        try:
+            chunk = _decode(payload)
+            if not payload.isascii():
+                payload.decode()  # fields that we do not know have not been looked at
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise ProviderError(Kind.GARBLED, f"sent a chunk that cannot be read: {error}") from None
+        if chunk.error:
+            raise self._failure(chunk.error)
+        events: list[Event] = []
+        for choice in chunk.choices or ():
+            self._read_choice(chunk, choice, events)
+        if chunk.usage:
+            self._usage = _usage(chunk.usage)
+            if not chunk.choices:
+                events.append(self._usage)
+        if not events:
+            events.append(Vendor())
+        for event in events:
+            event.raw = payload
+            event.parts = len(events)
+        return events
+
+    def _read_choice(self, chunk: _Chunk, choice: _Choice, events: list[Event]) -> None:
+        index, delta = choice.index or 0, choice.delta
+        if index not in self._seen:
+            self._seen.add(index)
+            self._running.add(index)
+            created = int(chunk.created) if isinstance(chunk.created, int | float) else 0
+            events.append(Start(index=index, id=chunk.id or "", model=chunk.model or "", created=created))
+        if delta is not None:
+            if thought := delta.reasoning_content or delta.reasoning:
+                events.append(ReasoningDelta(index=index, content=thought))
+            if isinstance(delta.content, str) and delta.content:
+                events.append(TextDelta(index=index, content=delta.content))
+            for call in delta.tool_calls or ():
+                events.append(_tool_input(index, call))
+            if delta.has_more():
+                events.append(Vendor(index=index, answer=True))
+        if choice.finish_reason:
+            self._running.discard(index)
+            events.append(FinishStep(index=index, reason=choice.finish_reason))
+
+    def finish(self, least: int = 1) -> Finish:
+        """The end of a complete stream, of `least` choices or more. Raises ProviderError (cut) if one has not ended."""
+        if self._running or len(self._seen) < least:
+            raise ProviderError(Kind.CUT, "the stream ended without a finish_reason")
+        return Finish(usage=self._usage)
+
+    def _failure(self, error: Any) -> ProviderError:
+        said = error if isinstance(error, dict) else {"message": str(error)}
+        code = str(said.get("code"))
+        kind = Kind.of_status(int(code)) if re.fullmatch("[45][0-9][0-9]", code) else Kind.SERVER
+        if "rate_limit" in code or "rate_limit" in str(said.get("type")):
+            kind = Kind.RATE_LIMIT
+        return ProviderError(kind, self._redact(str(said.get("message") or said)))
+
+
+def _tool_input(index: int, call: _ToolCall) -> ToolInputDelta:
+    function = call.function or _Function()
+    return ToolInputDelta(
+        index=index, slot=call.index or 0, id=call.id, name=function.name, content=function.arguments or ""
+    )
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    return Usage(input_tokens=_count(tokens_in), output_tokens=_count(tokens_out), details=usage)
+
+
+def _count(tokens: Any) -> int:
+    return max(0, int(tokens)) if isinstance(tokens, int | float) else 0

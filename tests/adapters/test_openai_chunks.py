@@ -1,0 +1,261 @@
+"""One chunk of OpenAI's wire, read into events: each part of it once, and its bytes kept."""
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy.adapters.openai_chunks import ChunkReader
+from proxy.errors import Kind, ProviderError
+from proxy.events import (
+    Event,
+    Finish,
+    FinishStep,
+    ReasoningDelta,
+    Start,
+    TextDelta,
+    ToolInputDelta,
+    Usage,
+    Vendor,
+    commits,
+)
+from proxy.testing import chunk
+
+
+def reader() -> ChunkReader:
+    return ChunkReader(lambda text: text.replace("sk-secret", "[redacted]"))
+
+
+def read(*chunks: Any) -> list[Event]:
+    """All events of a stream of chunks, without their bytes."""
+    one = reader()
+    events = [event for each in chunks for event in one.read(json.dumps(each).encode())]
+    for event in events:
+        event.raw, event.parts = None, 1
+    return events
+
+
+START = Start(id="chatcmpl-1", model="scripted", created=1700000000)
+
+
+def test_the_first_chunk_of_a_choice_starts_it_once() -> None:
+    assert read(chunk({"role": "assistant", "content": ""}), chunk({"role": "assistant"})) == [START, Vendor()]
+
+
+def test_text() -> None:
+    assert read(chunk({"content": "Hel"}), chunk({"content": "lo"})) == [
+        START,
+        TextDelta(content="Hel"),
+        TextDelta(content="lo"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_reasoning_under_either_name(name: str) -> None:
+    assert read(chunk({name: "hm"})) == [START, ReasoningDelta(content="hm")]
+
+
+def test_reasoning_comes_before_the_text_beside_it() -> None:
+    events = read(chunk({"content": "so", "reasoning": "hm"}))
+    assert events == [START, ReasoningDelta(content="hm"), TextDelta(content="so")]
+
+
+def test_tool_calls_of_one_chunk_and_of_several() -> None:
+    first = {"index": 0, "id": "t0", "type": "function", "function": {"name": "f", "arguments": ""}}
+    both = [{"index": 0, "function": {"arguments": "{}"}}, {"index": 1, "id": "t1", "function": {"name": "g"}}]
+    assert read(chunk({"tool_calls": [first]}), chunk({"tool_calls": both})) == [
+        START,
+        ToolInputDelta(id="t0", name="f"),
+        ToolInputDelta(content="{}"),
+        ToolInputDelta(slot=1, id="t1", name="g"),
+    ]
+
+
+def test_a_finish_reason_ends_the_choice_after_its_text() -> None:
+    assert read(chunk({"content": "a"}, finish="length")) == [
+        START,
+        TextDelta(content="a"),
+        FinishStep(reason="length"),
+    ]
+
+
+def test_an_empty_finish_reason_is_none() -> None:
+    assert read(chunk({"content": "a"}, finish="")) == [START, TextDelta(content="a")]
+
+
+def test_choices_are_kept_apart() -> None:
+    both = [{"index": 1, "delta": {"content": "b"}}, {"index": 0, "delta": {"content": "a"}}]
+    events = read(chunk(choices=both))
+    assert [(type(event), event.index) for event in events] == [(Start, 1), (TextDelta, 1), (Start, 0), (TextDelta, 0)]
+
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "prompt_tokens_details": {"cached_tokens": 1}}
+
+
+def test_usage_alone_is_an_event_and_part_of_the_end() -> None:
+    one = reader()
+    one.read(json.dumps(chunk({"content": "a"}, finish="stop")).encode())
+    (usage,) = one.read(json.dumps(chunk(choices=[], usage=USAGE)).encode())
+    assert isinstance(usage, Usage)
+    assert (usage.input_tokens, usage.output_tokens, usage.details) == (5, 2, USAGE)
+    assert one.finish().usage is usage
+
+
+def test_usage_beside_the_last_text_is_part_of_the_end() -> None:
+    one = reader()
+    events = one.read(json.dumps(chunk({"content": "a"}, finish="stop", usage=USAGE)).encode())
+    assert [type(event) for event in events] == [Start, TextDelta, FinishStep]
+    assert (end := one.finish().usage) and end.input_tokens == 5  # noqa: PT018
+
+
+@pytest.mark.parametrize("usage", [{}, {"prompt_tokens": None}, {"prompt_tokens": "5", "completion_tokens": -1}])
+def test_odd_usage_counts_nothing(usage: dict[str, Any]) -> None:
+    one = reader()
+    one.read(json.dumps(chunk({"content": "a"}, finish="stop", usage=usage)).encode())
+    counted = one.finish().usage or Usage()
+    assert (counted.input_tokens, counted.output_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"refusal": "no"},
+        {"audio": {"data": "UklGR"}},
+        {"function_call": {"name": "f"}},
+        {"images": [{"image_url": {"url": "data:"}}]},
+        {"content": [{"type": "thinking"}]},
+    ],
+    ids=lambda delta: next(iter(delta)),
+)
+def test_a_part_of_an_answer_without_an_event_of_its_own_commits(delta: dict[str, Any]) -> None:
+    first, second = read(chunk(delta)), read(chunk({"role": "assistant"}), chunk(delta), chunk(finish="stop"))
+    assert first == [START, Vendor(answer=True)], "in the first chunk it was not seen"
+    assert second[1] == Vendor(answer=True)
+    assert commits(second[1]), "a client that has seen it would silently be given another answer"
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {},
+        {"role": "assistant"},
+        {"content": "", "refusal": None, "audio": None, "function_call": None, "tool_calls": None, "images": None},
+        {"content": None, "tool_calls": [], "images": []},
+    ],
+    ids=repr,
+)
+def test_a_chunk_that_says_nothing_does_not_commit(delta: dict[str, Any]) -> None:
+    events = read(chunk({"role": "assistant"}), chunk(delta))
+    assert events == [START, Vendor()]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"id": "x", "object": "chat.completion.chunk", "choices": []},  # Azure's first chunk
+        {"prompt_filter_results": [], "choices": []},
+        {"choices": None, "usage": None, "error": None},
+        {},
+    ],
+    ids=repr,
+)
+def test_a_chunk_without_choices_passes(payload: dict[str, Any]) -> None:
+    assert read(payload) == [Vendor()]
+
+
+def test_bytes_are_kept_and_events_of_one_chunk_share_them() -> None:
+    payload = b'{ "choices" : [ {"index":0, "delta":{"content":"a","reasoning":"b"}, "x" : 1.0e0 } ] ,"odd":[ ]}'
+    events = reader().read(payload)
+    assert len(events) == 3
+    for event in events:
+        assert event.raw is events[0].raw, "the parts of one chunk do not share its bytes"
+        assert (event.raw, event.parts) == (payload, 3)
+
+
+def test_bytes_are_one_line() -> None:
+    """JSON on several data lines is whole again, and must not break the event it is written into."""
+    (_, text) = reader().read(b'{\n"choices": [\n{"delta": {"content": "a"}}\n]}')
+    assert isinstance(text, TextDelta)
+    assert text.raw == b'{ "choices": [ {"delta": {"content": "a"}} ]}'
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"<html>",
+        b'{"choices": {}}',
+        b'{"choices": [{"delta": {"content": 5}}]}',
+        b'{"choices": [{"delta": {"content": "\xff"}}]}',
+        b'{"choices": [], "unknown": "\xff"}',
+        b'{"choices": [], "unknown": NaN}',
+        b'{"unknown": ' + b"[" * 100_000,
+    ],
+    ids=lambda payload: repr(payload)[:40],
+)
+def test_what_is_no_chunk_is_garbled(payload: bytes) -> None:
+    with pytest.raises(ProviderError) as raised:
+        reader().read(payload)
+    assert raised.value.kind is Kind.GARBLED
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        ({"message": "overloaded"}, Kind.SERVER, "overloaded"),
+        ({"message": "overloaded", "code": 529}, Kind.SERVER, "overloaded"),
+        ({"message": "slow down", "code": 429}, Kind.RATE_LIMIT, "slow down"),
+        ({"message": "slow down", "code": "429"}, Kind.RATE_LIMIT, "slow down"),
+        ({"message": "slow down", "code": "rate_limit_exceeded"}, Kind.RATE_LIMIT, "slow down"),
+        ({"message": "slow down", "type": "rate_limit_error"}, Kind.RATE_LIMIT, "slow down"),
+        ({"message": "too long", "code": 400, "type": "BadRequestError"}, Kind.REJECTED, "too long"),
+        ({"message": "bad key sk-secret", "code": 401}, Kind.AUTH, "bad key [redacted]"),
+        ({"message": "odd", "code": 7}, Kind.SERVER, "odd"),
+        ("it broke", Kind.SERVER, "it broke"),
+        ({"message": {"text": "it broke"}}, Kind.SERVER, "{'text': 'it broke'}"),
+        ({"detail": "it broke"}, Kind.SERVER, "{'detail': 'it broke'}"),
+        (True, Kind.SERVER, "True"),
+    ],
+)
+def test_an_error_in_the_stream(error: Any, kind: Kind, message: str) -> None:
+    with pytest.raises(ProviderError) as raised:
+        read(chunk({"content": "a"}), {"error": error})
+    assert (raised.value.kind, raised.value.message) == (kind, message)
+
+
+COMPLETE = [chunk({"content": "a"}), chunk(finish="stop")]
+
+
+def finished(*chunks: Any, least: int = 1) -> Finish:
+    one = reader()
+    for each in chunks:
+        one.read(json.dumps(each).encode())
+    return one.finish(least)
+
+
+def test_a_stream_is_complete_when_all_its_choices_are() -> None:
+    assert finished(*COMPLETE) == Finish()
+    assert finished(*COMPLETE, chunk({})) == Finish(), "an empty chunk after the end began it again"
+    assert finished(*COMPLETE, chunk({"content": "b"}, index=1, finish="stop"), least=2) == Finish()
+
+
+@pytest.mark.parametrize(
+    ("chunks", "least"),
+    [
+        ([], 1),
+        ([{}], 1),
+        ([chunk(choices=[], usage=USAGE)], 1),
+        ([chunk({"content": "a"})], 1),
+        ([*COMPLETE, chunk({"content": "b"}, index=1)], 1),
+        (COMPLETE, 2),
+    ],
+    ids=["nothing", "no choice", "only usage", "no finish_reason", "one of two", "the second never began"],
+)
+def test_a_stream_that_is_not_complete_is_cut(chunks: list[Any], least: int) -> None:
+    with pytest.raises(ProviderError) as raised:
+        finished(*chunks, least=least)
+    assert raised.value.kind is Kind.CUT
