@@ -1,0 +1,160 @@
+"""Every vendor that does not speak OpenAI's wire: Anthropic, Gemini, Bedrock, Azure ..., translated by LiteLLM.
+
+This is the only importer of litellm. Weir uses its translation and nothing else: no retries, no fallbacks, no
+callbacks, no time limits, no logs, no cost map from the network.
+"""
+
+import asyncio
+import copy
+import difflib
+import importlib
+import logging
+import os
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import aiohttp
+import httpx
+
+from proxy.adapter import BaseProviderAdapter, Messages, Tools
+from proxy.adapters.litellm_call import UpstreamCall
+from proxy.adapters.litellm_chunks import ChunkReader, vendor_chunks
+from proxy.adapters.litellm_errors import failure
+from proxy.adapters.litellm_vendors import AMBIENT, NOT_VENDORS, THROUGH_OPENAI_SDK, pick
+from proxy.errors import ConfigError, ProviderError
+from proxy.events import Event
+from proxy.provider import ProviderConfig
+
+_FEATURES = {
+    "tools": "supports_function_calling",
+    "vision": "supports_vision",
+    "reasoning": "supports_reasoning",
+    "json": "supports_response_schema",
+}
+
+
+class LiteLLMAdapter(BaseProviderAdapter):
+    """One provider behind LiteLLM: `provider_type` is LiteLLM's name for it, `params` what it needs beyond a key."""
+
+    features = frozenset({"streaming", "tools", "json", "fallback"})
+
+    def __init__(self, config: ProviderConfig, session: aiohttp.ClientSession):
+        super().__init__(config, session)
+        self._litellm: Any = None
+
+    async def create_model(self) -> None:
+        """Imports LiteLLM, which takes seconds, and checks that it knows this vendor."""
+        litellm = await asyncio.to_thread(_import_litellm)
+        if problems := list(_problems(self.config, litellm)):
+            raise ConfigError(problems)
+        self._litellm = litellm
+
+    async def stream_chat(
+        self, /, messages: Messages, tools: Tools | None = None, **kwargs: Any
+    ) -> AsyncGenerator[Event, None]:
+        """`weir_fallback=True` says that this is not the first provider asked, so that `drop_params` may apply."""
+        if self._litellm is None:
+            await self.create_model()
+        request = self._request(messages, tools, kwargs)
+        call = UpstreamCall(self.session, self.config)
+        chunks = ChunkReader(request["model"])
+        stream = None
+        try:
+            stream = await self._litellm.acompletion(**{**request, **self._connection(call)})
+            async for chunk in vendor_chunks(stream):
+                for event in chunks.read(chunk):
+                    yield event
+        except ProviderError:
+            raise
+        except Exception as error:
+            raise call.failure or failure(error, self.config, call.asked, chunks.started) from None
+        finally:
+            call.close()
+            if aclose := getattr(stream, "aclose", None):
+                await aclose()
+        for event in chunks.finish():
+            yield event
+
+    def supports_feature(self, feature: str) -> bool:
+        """What LiteLLM's model map says; a model it does not know is given the benefit of the doubt for a few."""
+        if self._litellm is None or feature not in _FEATURES:
+            return feature in self.features
+        models, name = self._litellm.model_cost, self.config.model_name
+        known = models.get(f"{self.config.provider_type}/{name}") or models.get(name)
+        return bool(known.get(_FEATURES[feature])) if known else feature in self.features
+
+    def _request(self, messages: Messages, tools: Tools | None, fields: dict[str, Any]) -> dict[str, Any]:
+        """What to ask. A copy, because LiteLLM rewrites messages in place and the next provider needs them whole."""
+        fields = dict(fields)
+        fallback, model = bool(fields.pop("weir_fallback", False)), fields.pop("model", self.config.model_name)
+        drop = self.config.drop_params == "always" or (self.config.drop_params == "fallback" and fallback)
+        request = {**self.config.params, **pick(fields, self.config.provider_type, drop), "messages": messages}
+        request |= {"tools": tools} if tools is not None else {}
+        ours = {"stream": True, "stream_options": {"include_usage": True}, "drop_params": drop}
+        return {**copy.deepcopy(request), **ours, "model": f"{self.config.provider_type}/{model}"}
+
+    def _connection(self, call: UpstreamCall) -> dict[str, Any]:
+        """How to ask: once, over our session, with no limit shorter than those Weir keeps itself."""
+        limits = self.config.timeouts
+        key = self.config.api_key.get_secret_value() if self.config.api_key else None
+        if key is None and self.config.base_url and self.config.provider_type not in AMBIENT:
+            key = "none"  # or LiteLLM would send a key it finds in the environment to wherever base_url points
+        how = {
+            "api_key": key,
+            "api_base": self.config.base_url,
+            "extra_headers": {name: value.get_secret_value() for name, value in self.config.headers.items()},
+            "timeout": httpx.Timeout(limits.total, connect=limits.connect),
+            "shared_session": self.session,
+            "client": self._client(call),
+        }
+        # Its MCP gateway would run tools itself, and needs a package we do not have to find out that it need not.
+        never = {"num_retries": 0, "max_retries": 0, "_skip_mcp_handler": True}
+        return {name: value for name, value in how.items() if value} | never
+
+    def _client(self, call: UpstreamCall) -> Any:
+        """LiteLLM's HTTP client over `call`; None where OpenAI's SDK is in between, and brings its own."""
+        if self.config.provider_type in THROUGH_OPENAI_SDK | set(self._litellm.openai_compatible_providers):
+            return None
+        client = self._litellm.AsyncHTTPHandler(transport=call, follow_redirects=False)
+        client.client = client.client  # says that it is ours: a finalizer would otherwise start a task to close it
+        return client
+
+
+def _import_litellm() -> Any:
+    """LiteLLM, made quiet: it writes no prompt, answer or key anywhere, and asks nobody anything."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or the import fetches the map from the network
+    os.environ.setdefault("LITELLM_MODE", "PRODUCTION")  # or it reads a .env file from wherever we were started
+    litellm: Any = importlib.import_module("litellm")
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    litellm.turn_off_message_logging = True
+    litellm.drop_params = False
+    litellm.num_retries = None
+    litellm.model_fallbacks = None
+    litellm.aiohttp_trust_env = True  # for its own clients, such as those that fetch an image or a token
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        # Its warnings and errors quote requests and answers; what goes wrong is reported by us, redacted.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return litellm
+
+
+def _problems(config: ProviderConfig, litellm: Any) -> Iterator[str]:
+    vendors = sorted({str(getattr(name, "value", name)) for name in litellm.provider_list} - NOT_VENDORS)
+    if config.provider_type not in vendors:
+        close = difflib.get_close_matches(config.provider_type, vendors, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else "it must be a provider type of Weir or of LiteLLM"
+        yield f"provider_type: {config.provider_type!r} is not known; {hint}"
+    for name, text in _texts({**config.private(), "params": config.params}):
+        if text.startswith(("os.environ/", "oidc/")):
+            yield f"{name}: LiteLLM would look {text.split('/')[0]}/... up by itself; give the value"
+
+
+def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for position, inner in enumerate(value):
+            yield from _texts(inner, f"{name}[{position}]")

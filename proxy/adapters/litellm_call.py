@@ -1,0 +1,107 @@
+"""One upstream call as LiteLLM makes it, over Weir's own HTTP session.
+
+LiteLLM wraps whatever goes wrong in exceptions of its own, which lose the status, the headers and the cause; it asks
+again after a broken connection; and it does not always close what it opened. Here, below it, all three are known.
+"""
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import httpx
+from yarl import URL
+
+from proxy.adapters.openai import error_message
+from proxy.errors import Kind, ProviderError, redact
+from proxy.provider import ProviderConfig
+from proxy.retry_after import retry_after
+
+# The operator's fault, whatever the status: Gemini answers 400 to a wrong key, Anthropic to an empty account.
+_OPERATORS_FAULT = ("api key not valid", "api_key_invalid", "api key expired", "credit balance is too low")
+
+
+class UpstreamCall(httpx.AsyncBaseTransport):
+    """A transport for one stream. `failure` is what went wrong, in our terms; `asked` whether the vendor was reached.
+
+    The session brings the operator's proxy and CA settings, and its connections are shared by all streams.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, config: ProviderConfig):
+        self._session = session
+        self._config = config
+        self._responses: list[aiohttp.ClientResponse] = []
+        self.failure: ProviderError | None = None
+        self.asked = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends one request. Whatever is not a success is raised as a ProviderError, and nothing is sent after it."""
+        if self.failure:
+            raise self.failure
+        self.asked = True
+        response = await self._send(request)
+        self._responses.append(response)
+        if not 200 <= response.status < 300 or response.content_type == "text/html":
+            raise await self._refused(response)
+        return httpx.Response(response.status, headers=response.headers, stream=_Body(self, response), request=request)
+
+    def fail(self, kind: Kind, message: str, status: int | None = None, wait: float | None = None) -> ProviderError:
+        """Notes and returns the failure; the first one counts, since others only follow from it."""
+        said = redact(message, self._config.secrets())
+        self.failure = self.failure or ProviderError(kind, said, upstream_status=status, retry_after=wait)
+        return self.failure
+
+    def close(self) -> None:
+        """Ends what is still open, at once: the vendor stops generating. A connection read to its end stays usable."""
+        for response in self._responses:
+            response.close()
+
+    async def _send(self, request: httpx.Request) -> aiohttp.ClientResponse:
+        # Compression would make the vendor's server hold tokens back; a redirect would carry the key elsewhere.
+        headers = [(name, value) for name, value in request.headers.multi_items() if name != "accept-encoding"]
+        limit = self._config.timeouts.connect
+        try:
+            return await self._session.request(
+                request.method,
+                URL(str(request.url), encoded=True),
+                headers=[*headers, ("accept-encoding", "identity")],
+                data=await request.aread() or None,
+                timeout=aiohttp.ClientTimeout(total=None, connect=limit),
+                allow_redirects=False,
+                auto_decompress=False,
+            )
+        except TimeoutError:
+            raise self.fail(Kind.CONNECT, f"no connection within {limit:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise self.fail(Kind.CONNECT, str(error) or repr(error)) from None
+
+    async def _refused(self, response: aiohttp.ClientResponse) -> ProviderError:
+        try:
+            text = (await response.content.read(65536)).decode(errors="replace")
+        except (aiohttp.ClientError, OSError):
+            text = ""
+        response.close()
+        said = error_message(text) or response.reason or ""
+        if response.status < 400:
+            what = f"answered {response.status} {response.content_type} instead of an event stream: {said}"
+            return self.fail(Kind.GARBLED, what, response.status)
+        kind = Kind.of_status(response.status)
+        if kind is Kind.REJECTED and any(phrase in text.lower() for phrase in _OPERATORS_FAULT):
+            kind = Kind.AUTH
+        return self.fail(kind, said, response.status, retry_after(response.headers))
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body as it comes; a connection that breaks is a failure of the call."""
+
+    def __init__(self, call: UpstreamCall, response: aiohttp.ClientResponse):
+        self._call = call
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for data in self._response.content.iter_any():
+                yield data
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._call.fail(Kind.CUT, f"the connection broke: {error!r}") from None
+
+    async def aclose(self) -> None:
+        self._response.close()

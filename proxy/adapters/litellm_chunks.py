@@ -1,0 +1,193 @@
+"""What LiteLLM's vendor parsers yield, read into events.
+
+They are read before LiteLLM's CustomStreamWrapper gets them: that invents a finish_reason "stop" for a stream that was
+cut, keeps only the first choice's end, and costs more than all the rest of a chunk.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from proxy.errors import Kind, ProviderError
+from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage
+
+
+async def vendor_chunks(stream: Any) -> AsyncIterator[Any]:
+    """What the vendor's parser yields, from beneath LiteLLM's CustomStreamWrapper."""
+    source = stream.completion_stream
+    if source is None:
+        source = await stream.fetch_stream()
+    if hasattr(source, "chunk_parser"):
+        source.chunk_parser = _truthful(source.chunk_parser)
+    if not hasattr(source, "__aiter__"):
+        async for chunk in stream:  # a blocking SDK such as boto3: the wrapper reads it in a thread
+            if not (stream.received_finish_reason or stream.intermittent_finish_reason):
+                for choice in chunk.choices:
+                    choice.finish_reason = None  # made up by the wrapper
+            yield chunk
+        return
+    async for chunk in source:
+        if hasattr(chunk, "choices") or (isinstance(chunk, dict) and "is_finished" in chunk):
+            yield chunk
+        elif chunk and (translated := stream.chunk_creator(chunk)):  # a vendor whose parser does half of the work
+            yield translated
+
+
+def _truthful(parse: Callable[..., Any]) -> Callable[..., Any]:
+    """A vendor's parser that reports an end only where the vendor wrote one.
+
+    LiteLLM's parser for Gemini puts finish_reason "stop" on every chunk that has none, the one for Anthropic on a
+    message_delta that has none; both would make a stream that was cut look complete.
+    """
+
+    def parsed(*args: Any, **named: Any) -> Any:
+        chunk, raw = parse(*args, **named), (*args, *named.values())[0]
+        if isinstance(raw, dict) and (ended := _ended(raw)) is not None:
+            for choice in chunk.choices:
+                choice.finish_reason = choice.finish_reason if choice.index in ended else None
+        return chunk
+
+    return parsed
+
+
+def _ended(raw: dict[str, Any]) -> set[int] | None:
+    """The choices that end with this message of Gemini or Anthropic; None if LiteLLM is right about it."""
+    if raw.get("candidates") and "blockReason" not in (raw.get("promptFeedback") or {}):
+        return {it.get("index", at) for at, it in enumerate(raw["candidates"]) if it.get("finishReason")}
+    if raw.get("type") == "message_delta" and not raw["delta"].get("stop_reason"):
+        return set()
+    return None
+
+
+class ChunkReader:
+    """Reads the chunks of one stream, in order, and knows whether the stream is complete."""
+
+    def __init__(self, model: str):
+        self._model = model
+        self._usage: Any = None
+        self._parsed = False
+        self._choices: dict[int, _Choice] = {}
+
+    def read(self, chunk: Any) -> list[Event]:
+        """The events in `chunk`: a ModelResponseStream, OpenAI's own chunk, or LiteLLM's older dict."""
+        events: list[Event] = []
+        if isinstance(chunk, dict):
+            self._read_dict(chunk, events)
+            return events
+        self._parsed = True
+        for choice in chunk.choices:
+            self._begin(choice.index, chunk, events).read(choice, events)
+        if (usage := getattr(chunk, "usage", None)) is not None:
+            self._usage = usage
+        return events
+
+    def finish(self) -> list[Event]:
+        """The end of a complete stream. Raises ProviderError (cut) if a choice has not ended."""
+        if not self._choices or not all(choice.ended for choice in self._choices.values()):
+            raise ProviderError(Kind.CUT, "the stream ended without a finish_reason")
+        if self._usage is None:
+            return [Finish()]
+        usage = _usage(self._usage)
+        return [usage, Finish(usage=usage)]
+
+    @property
+    def started(self) -> bool:
+        """Whether the vendor has begun to answer."""
+        return bool(self._choices)
+
+    def _begin(self, index: int, chunk: Any, events: list[Event]) -> "_Choice":
+        if (choice := self._choices.get(index)) is None:
+            choice = self._choices[index] = _Choice(index)
+            model = getattr(chunk, "model", None) or self._model
+            created = int(getattr(chunk, "created", None) or time.time())
+            events.append(Start(index=index, id=getattr(chunk, "id", None) or "", model=model, created=created))
+        return choice
+
+    def _read_dict(self, chunk: dict[str, Any], events: list[Event]) -> None:
+        text, call, reason = chunk["text"], chunk.get("tool_use"), chunk["is_finished"] and chunk["finish_reason"]
+        if self._parsed:  # among proper chunks it stands for a blank line or for [DONE], which says nothing of an end
+            reason = None
+        if text or call or reason:
+            choice = self._begin(chunk.get("index") or 0, chunk, events)
+            choice.text(text, events)
+            choice.calls([call] if call else (), events)
+            choice.end(reason, events)
+        self._usage = chunk.get("usage") or self._usage
+
+
+class _Choice:
+    """One choice: what of it must be remembered until it ends."""
+
+    def __init__(self, index: int):
+        self._index = index
+        self._thought = ""
+        self._called = False
+        self.ended = False
+
+    def read(self, choice: Any, events: list[Event]) -> None:
+        delta = choice.delta
+        if delta is not None:
+            self._think(delta, events)
+            self.text(delta.content, events)
+            self.calls(delta.tool_calls or (), events)
+        self.end(choice.finish_reason, events)
+
+    def text(self, text: str | None, events: list[Event]) -> None:
+        if text:
+            events.append(TextDelta(index=self._index, content=text))
+
+    def calls(self, calls: Any, events: list[Event]) -> None:
+        for call in calls:
+            self._called = True
+            function = _get(call, "function")
+            event = ToolInputDelta(
+                index=self._index,
+                slot=_get(call, "index") or 0,
+                id=_get(call, "id"),
+                name=_get(function, "name"),
+                content=_get(function, "arguments") or "",
+            )
+            events.append(event)
+
+    def end(self, reason: str | None, events: list[Event]) -> None:
+        if reason and not self.ended:
+            self.ended = True
+            # Some vendors end a tool call with their word for "stop"; OpenAI's clients look for this one.
+            reason = "tool_calls" if reason == "stop" and self._called else reason
+            events.append(FinishStep(index=self._index, reason=reason))
+
+    def _think(self, delta: Any, events: list[Event]) -> None:
+        thought = getattr(delta, "reasoning_content", None) or ""
+        self._thought += thought
+        extra = self._proof(delta)
+        if thought or extra:
+            events.append(ReasoningDelta(index=self._index, content=thought, extra=extra))
+
+    def _proof(self, delta: Any) -> dict[str, Any] | None:
+        """What the vendor wants back with the thought: whole blocks, since a signature covers all of its text."""
+        blocks = []
+        for block in getattr(delta, "thinking_blocks", None) or ():
+            if signature := _get(block, "signature"):
+                blocks.append({"type": "thinking", "thinking": self._thought, "signature": signature})
+                self._thought = ""
+            elif _get(block, "type") == "redacted_thinking":
+                blocks.append({"type": "redacted_thinking", "data": _get(block, "data")})
+        extra: dict[str, Any] = {"thinking_blocks": blocks} if blocks else {}
+        fields = getattr(delta, "provider_specific_fields", None) or {}
+        if signatures := fields.get("thought_signatures"):
+            extra["thought_signatures"] = signatures
+        return extra or None
+
+
+def _get(thing: Any, name: str) -> Any:
+    """LiteLLM's parsers use dicts and objects for the same thing."""
+    return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
+
+
+def _usage(usage: Any) -> Usage:
+    details = usage if isinstance(usage, dict) else usage.model_dump(mode="json", exclude_none=True)
+    return Usage(
+        input_tokens=details.get("prompt_tokens") or 0,
+        output_tokens=details.get("completion_tokens") or 0,
+        details=details,
+    )
