@@ -1,0 +1,47 @@
+"""Providers registered over REST: a hash of id -> configuration, and the version that tells replicas to look again."""
+
+from collections.abc import Mapping
+
+from proxy.state.store import Store
+
+
+class ProviderStore:
+    """Configurations are JSON, secrets included. `version` changes with every change of providers and circuits:
+    replicas look at it five times a second, and it cannot be missed the way a published message can.
+    """
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._providers = store.key("providers")
+
+    async def version(self) -> str | None:
+        """None in a store that has never held anything, or has lost it."""
+        found: str | None = await self._store.client.get(self._store.key("version"))
+        return found
+
+    async def load(self) -> dict[str, str]:
+        """Provider id -> configuration."""
+        found: dict[str, str] = await self._store.client.hgetall(self._providers)
+        return found
+
+    async def save(self, provider_id: str, config: str) -> None:
+        async with self._store.client.pipeline(transaction=True) as pipe:
+            pipe.hset(self._providers, provider_id, config)
+            self._store.announce(pipe)
+            await pipe.execute()
+
+    async def restore(self, configs: Mapping[str, str]) -> None:
+        """Puts back what a store has lost, but nothing over what was registered since."""
+        async with self._store.client.pipeline(transaction=True) as pipe:
+            for provider_id, config in configs.items():
+                pipe.hsetnx(self._providers, provider_id, config)
+            self._store.announce(pipe)
+            await pipe.execute()
+
+    async def delete(self, provider_id: str) -> None:
+        """Forgets the provider, and that it was left out: another one may get its id."""
+        async with self._store.client.pipeline(transaction=True) as pipe:
+            pipe.hdel(self._providers, provider_id)
+            pipe.hdel(self._store.key("circuits"), provider_id)
+            self._store.announce(pipe)
+            await pipe.execute()
