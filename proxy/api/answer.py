@@ -1,0 +1,169 @@
+"""An answer on its way to the client: its status waits for its first event, its silence is filled, its end is told."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from proxy.api.errors import error_response
+from proxy.connection import ABORT
+from proxy.errors import Stopped, WeirError
+from proxy.events import Abort, Error, Finish
+from proxy.journey import Journey
+from proxy.pipeline import Pipeline
+from proxy.request import ChatRequest
+from proxy.settings import Settings
+from proxy.wire.openai import KEEP_ALIVE, ChunkEncoder, encode_error
+from proxy.wire.openai_fold import Fold
+
+log = logging.getLogger(__name__)
+
+CLIENT_GONE = "the client went away"
+STALLED = "the client takes nothing"
+STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx must not hold tokens back
+}
+
+
+class Answer(Response):
+    """A response that runs one request. Two tasks a request, none a token: this one writes, one watches."""
+
+    def __init__(self, pipeline: Pipeline, request: ChatRequest, journey: Journey, settings: Settings):
+        super().__init__()
+        self._pipeline = pipeline
+        self._request = request
+        self._journey = journey
+        self._settings = settings
+        self._started = False  # the status line has been sent
+        self._writing = False  # the client has not taken the last write yet
+        self._pulse: asyncio.Future[None] | None = None  # the watcher is writing
+        self._loop = asyncio.get_running_loop()
+        self._last_write = self._loop.time()
+        self._status_due = self._last_write + settings.status_wait
+        self._encoder = ChunkEncoder(journey.id, request.model, include_usage=request.include_usage)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._send = send
+        writer = asyncio.current_task()
+        assert writer is not None
+        watcher = asyncio.create_task(self._watch(receive, writer))
+        try:
+            await (self._stream() if self._request.stream else self._whole())
+        except WeirError as error:
+            await self._fail(error, scope, receive)
+        except (ClientDisconnect, ConnectionError):
+            pass
+        except asyncio.CancelledError:
+            if self._journey.deadline.stopped != STALLED or writer.uncancel() > 0:
+                raise
+            await _abort(scope, receive)
+        except Exception:
+            if not self._started:
+                raise
+            log.exception("request %s failed", self._journey.id)
+            await self._fail(WeirError("an internal error; the log of this server has the details"), scope, receive)
+        finally:
+            watcher.cancel()
+
+    async def _stream(self) -> None:
+        encode = self._encoder.encode
+        async with self._pipeline.answer(self._request, self._journey) as events:
+            async for event in events:
+                if data := encode(event):
+                    await self._write(data)
+        await self._write(b"", more=False)
+
+    async def _whole(self) -> None:
+        fold = Fold(self._encoder)
+        async with self._pipeline.answer(self._request, self._journey) as events:
+            async for event in events:
+                if isinstance(event, Error):
+                    raise WeirError(event.message, status=502, code=event.code)
+                if isinstance(event, Abort):
+                    raise Stopped(event.reason)
+                fold.add(event)
+                if isinstance(event, Finish):  # now: the upstream's connection may take a moment to come to its end
+                    body = msgspec.json.encode(fold.completion())
+                    await self._start(200, {"content-type": "application/json", "content-length": str(len(body))})
+                    await self._send({"type": "http.response.body", "body": body})
+
+    async def _write(self, data: bytes, *, more: bool = True) -> None:
+        if self._pulse is not None:
+            await self._pulse
+        if self._journey.deadline.stopped == STALLED:
+            raise ClientDisconnect  # who took no keep-alive will not take this
+        await self._put(data, more)
+
+    async def _put(self, data: bytes, more: bool) -> None:
+        self._writing = True
+        self._last_write = self._loop.time()
+        if not self._started:
+            await self._start(200, STREAM_HEADERS)
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        self._writing = False
+
+    async def _start(self, status: int, headers: Mapping[str, str]) -> None:
+        self._started = True
+        fields = {**headers, **self._journey.headers()}
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def _fail(self, error: WeirError, scope: Scope, receive: Receive) -> None:
+        """Says what went wrong: with a status if there is still time for one, otherwise in the stream."""
+        if self._started:
+            await self._send({"type": "http.response.body", "body": encode_error(error)})
+        else:
+            response = error_response(error, self._journey.headers())
+            await response(scope, receive, self._send)
+
+    async def _watch(self, receive: Receive, writer: asyncio.Task[object]) -> None:
+        """Notices that the client went away, or takes nothing; and fills silence, so that nobody else gives up."""
+        while True:
+            seen = self._last_write
+            try:
+                async with asyncio.timeout_at(self._next_look()):
+                    if (await receive())["type"] == "http.disconnect":
+                        return self._journey.stop(CLIENT_GONE)
+            except TimeoutError:
+                now = self._loop.time()
+                if self._writing and now - self._last_write >= self._settings.stall:
+                    self._journey.stop(STALLED)
+                    writer.cancel()
+                    return None
+                if self._last_write == seen and not self._writing and (self._started or now >= self._status_due):
+                    await self._keep_alive()
+
+    def _next_look(self) -> float | None:
+        """When the watcher looks up, however little happens; an answer sent in one piece needs no looking after."""
+        if not self._request.stream:
+            return None
+        now, pause = self._loop.time(), min(self._settings.keep_alive, self._settings.stall)
+        due = self._last_write + pause if self._started else min(self._status_due, now + pause)
+        return due if due > now or not self._started else now + pause
+
+    async def _keep_alive(self) -> None:
+        self._pulse = self._loop.create_future()
+        try:
+            async with asyncio.timeout(self._settings.stall):
+                await self._put(KEEP_ALIVE, True)
+        except (TimeoutError, ClientDisconnect, ConnectionError):
+            self._journey.stop(STALLED)
+        finally:
+            self._pulse.set_result(None)
+            self._pulse = None
+
+
+async def _abort(scope: Scope, receive: Receive) -> None:
+    """Drops the connection, where the server lets us, and returns when the server knows that it is gone."""
+    if abort := scope.get("extensions", {}).get(ABORT):
+        abort["call"]()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await receive()

@@ -1,0 +1,55 @@
+"""What every answer has: an id, the headers that say what became of it, and OpenAI's error shape if all else fails."""
+
+import logging
+import re
+import secrets
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from proxy.api.errors import error_response
+from proxy.errors import WeirError
+
+log = logging.getLogger(__name__)
+
+_SANE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Envelope:
+    """ASGI middleware. The id is the client's `x-request-id` if that is a sane one; routes find it in `state.id`.
+
+    The wrapper around `send` is a plain function: a streamed token passes it without another coroutine.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _SANE.fullmatch(given) else secrets.token_hex(16)
+        scope.setdefault("state", {})["id"] = request_id
+        started = False
+
+        def tagged(message: Message):  # type: ignore[no-untyped-def]
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("x-request-id", request_id)
+                headers.setdefault("x-weir-provider", "none")
+                headers.setdefault("x-weir-attempts", "0")
+            return send(message)
+
+        try:
+            await self._app(scope, receive, tagged)
+        except ClientDisconnect:
+            log.debug("request %s: the client went away while it sent its body", request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if not started:
+                internal = WeirError("an internal error; the log of this server has the details")
+                await error_response(internal)(scope, receive, tagged)

@@ -1,0 +1,50 @@
+"""JSON in and out of the routes: bodies with a limit, answers without a detour."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proxy.errors import RequestError
+from proxy.settings import Settings
+
+
+def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body. Raises RequestError: 413 as soon as it is known to be too large, 408 if it stops coming."""
+    settings: Settings = request.app.state.weir.settings
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > settings.max_body:
+        raise _too_large(settings.max_body)
+    body, loop = bytearray(), asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(settings.stall) as patience:
+            async for piece in request.stream():
+                patience.reschedule(loop.time() + settings.stall)
+                body += piece
+                if len(body) > settings.max_body:
+                    raise _too_large(settings.max_body)
+    except TimeoutError:
+        raise RequestError("the rest of the body did not come", status=408, code="body_timeout") from None
+    return bytes(body)
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """A JSON object. Raises RequestError (400, 408, 413)."""
+    try:
+        body = msgspec.json.decode(await read_body(request))
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RequestError(f"the body is not valid JSON: {error}", code="invalid_json") from None
+    if not isinstance(body, dict):
+        raise RequestError("the body must be a JSON object", code="invalid_json")
+    return body
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(f"the body is larger than {limit} bytes", status=413, code="body_too_large")

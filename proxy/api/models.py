@@ -1,0 +1,32 @@
+"""GET /v1/models: every name that may stand in a request's `model`."""
+
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+
+from proxy.api.auth import client
+from proxy.api.json import json_response
+from proxy.upstream import Upstream
+from proxy.weir import Weir
+
+router = APIRouter(tags=["OpenAI"], dependencies=[Depends(client)])
+
+
+@router.get("/v1/models", response_model=None)
+async def list_models(request: Request) -> Any:
+    weir: Weir = request.app.state.weir
+    models = weir.router.models()
+    return json_response({"object": "list", "data": [_model(name, models[name]) for name in models]})
+
+
+@router.get("/v1/models/{name:path}", response_model=None)
+async def get_model(request: Request, name: str) -> Any:
+    weir: Weir = request.app.state.weir
+    upstreams = weir.router.models().get(name) or [upstream for upstream, _ in weir.router.routes(name)]
+    return json_response(_model(name, upstreams))
+
+
+def _model(name: str, upstreams: list[Upstream]) -> dict[str, Any]:
+    providers = [upstream.id for upstream in sorted(upstreams, key=lambda upstream: upstream.config.priority)]
+    return {"id": name, "object": "model", "created": 0, "owned_by": providers[0], "providers": providers}

@@ -1,0 +1,60 @@
+"""The environment, read and checked once. Every variable is in README.md."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from proxy.errors import ConfigError
+
+_Seconds = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """What the operator decides outside providers.yaml. Times are in seconds, sizes in bytes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    redis_url: SecretStr | None = None
+    redis_prefix: str = "weir:"
+    admin_key: SecretStr | None = None
+    api_keys: list[SecretStr] = []
+    max_body: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
+    keep_alive: Annotated[float, Field(gt=0, le=3600)] = 15.0  # silence on a stream before a comment is sent
+    status_wait: _Seconds = 10.0  # how long the status line waits for the first event
+    stall: Annotated[float, Field(gt=0, le=86400)] = 120.0  # a client that takes nothing for so long is let go
+    drain: _Seconds = 5.0  # after SIGTERM: not ready any more, but still serving
+    grace: _Seconds = 30.0  # then: how long running streams may go on
+    store_budget: Annotated[int, Field(ge=1024 * 1024)] = 256 * 1024 * 1024  # of the embedded store
+    log_level: str = "INFO"
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not (keys := [key.strip() for key in value.split(",") if key.strip()]):
+            raise ValueError("is set, but holds no key")
+        return keys
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @property
+    def guarded(self) -> bool:
+        return bool(self.admin_key or self.api_keys)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Reads REDIS_URL and WEIR_<FIELD>. Raises ConfigError with every mistake named; empty counts as absent."""
+        names = {field: f"WEIR_{field.upper()}" for field in cls.model_fields} | {"redis_url": "REDIS_URL"}
+        given = {field: environment[name] for field, name in names.items() if environment.get(name)}
+        try:
+            return cls(**given)  # type: ignore[arg-type]
+        except ValidationError as error:
+            problems = [(names[str(e["loc"][0])], e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+            raise ConfigError([f"{name}: {what}" for name, what in problems]) from None

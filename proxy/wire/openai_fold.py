@@ -1,0 +1,80 @@
+"""A stream folded into one chat.completion: an answer that is not streamed is the same stream, read to its end."""
+
+from typing import Any
+
+import msgspec
+
+from proxy.events import Event, Finish, Usage
+from proxy.wire.openai import ChunkEncoder, usage_fields
+
+
+class Fold:
+    """Adds up the chunks of one stream, fields it has no name for included."""
+
+    def __init__(self, encoder: ChunkEncoder):
+        self._encoder = encoder
+        self._head: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+        self._usage: Usage | None = None
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, Finish):
+            self._usage = event.usage
+        for chunk in self._encoder.chunks(event):
+            self._add(msgspec.json.decode(chunk))
+
+    def completion(self) -> dict[str, Any]:
+        """The whole answer: https://platform.openai.com/docs/api-reference/chat/object"""
+        choices = [self._choices[index] for index in sorted(self._choices)]
+        for choice in choices:
+            message = {"content": None, **choice["message"]}
+            for call in message.get("tool_calls") or ():
+                call.pop("index", None)
+            if message.get("tool_calls"):
+                message["content"] = message["content"] or None
+            choice["message"] = {**message, "role": message.get("role") or "assistant"}
+        whole = {**self._head, "object": "chat.completion", "choices": choices}
+        return whole | ({"usage": usage_fields(self._usage)} if self._usage else {})
+
+    def _add(self, chunk: dict[str, Any]) -> None:
+        chunk.pop("usage", None)  # Finish has it, whether or not the client asked for the chunk
+        for choice in chunk.pop("choices", None) or ():
+            index = choice.pop("index", 0)
+            whole = self._choices.setdefault(index, {"index": index, "message": {}, "finish_reason": None})
+            merge(whole["message"], choice.pop("delta", None) or {})
+            merge(whole, {"logprobs": choice.pop("logprobs")} if "logprobs" in choice else {})
+            whole |= {name: value for name, value in choice.items() if value is not None}
+        self._head |= {name: value for name, value in chunk.items() if not self._head.get(name)}
+
+
+_NOT_JOINED = frozenset({"role", "type", "id", "name", "format"})  # some providers repeat them in every chunk
+
+
+def merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Adds a delta the way OpenAI's SDKs do: texts are joined, lists go by `index` or grow, objects are merged."""
+    for name, value in delta.items():
+        known = whole.get(name)
+        if value is None:
+            whole.setdefault(name, None)
+        elif isinstance(value, list) and (known is None or isinstance(known, list)):
+            whole[name] = _indexed(value, known or [])
+        elif name in _NOT_JOINED:
+            whole[name] = value
+        elif isinstance(known, str) and isinstance(value, str):
+            whole[name] = known + value
+        elif isinstance(known, dict) and isinstance(value, dict):
+            merge(known, value)
+        else:
+            whole[name] = value
+
+
+def _indexed(items: list[Any], whole: list[Any]) -> list[Any]:
+    """Items that carry an `index` are merged with the item of that index; others are appended."""
+    for item in items:
+        index = item.get("index") if isinstance(item, dict) else None
+        twin = next((known for known in whole if isinstance(known, dict) and known.get("index") == index), None)
+        if index is None or twin is None:
+            whole.append(item)
+        else:
+            merge(twin, item)
+    return whole

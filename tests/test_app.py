@@ -1,0 +1,68 @@
+"""An application has a proxy of its own, for as long as its lifespan runs."""
+
+from pathlib import Path
+
+import pytest
+
+from proxy.app import create_app
+from proxy.errors import ConfigError
+from proxy.settings import Settings
+from tests.server import serving
+
+pytestmark = pytest.mark.anyio
+
+FILE = "providers: [{provider_id: one, provider_type: openai, model_name: m, api_key: k}]"
+
+
+async def test_two_applications_in_one_process_are_strangers() -> None:
+    async with serving() as first, serving(admin_key="admin-key-1", api_keys="k1") as second:
+        await first.register("http://127.0.0.1:1/v1")
+        assert (await first.ask("GET", "/providers")).status == 200
+        assert (await second.ask("GET", "/providers")).status == 401
+        assert list(second.weir.router) == []
+
+
+async def test_it_can_run_again() -> None:
+    app = create_app(Settings())
+    for _ in range(2):
+        async with app.router.lifespan_context(app):
+            assert app.state.weir.draining is False
+
+
+async def test_settings_and_file_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "providers.yaml"
+    path.write_text(FILE)
+    monkeypatch.setenv("WEIR_CONFIG", str(path))
+    monkeypatch.setenv("WEIR_KEEP_ALIVE", "7")
+    app = create_app()
+    async with app.router.lifespan_context(app):
+        assert [upstream.id for upstream in app.state.weir.router] == ["one"]
+        assert app.state.weir.settings.keep_alive == 7
+
+
+async def test_a_wrong_environment_or_file_stops_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "providers.yaml"
+    path.write_text(FILE.replace("openai,", "nonsense,"))
+    app = create_app(Settings(), path)
+    with pytest.raises(ConfigError, match="nonsense"):
+        async with app.router.lifespan_context(app):
+            pass
+    monkeypatch.setenv("WEIR_KEEP_ALIVE", "soon")
+    with pytest.raises(ConfigError, match="WEIR_KEEP_ALIVE"):
+        create_app()
+
+
+def test_every_route_is_in_the_schema() -> None:
+    paths = create_app(Settings()).openapi()["paths"]
+    assert sorted(paths) == [
+        "/api/streaming/providers/register",
+        "/health/live",
+        "/health/ready",
+        "/providers",
+        "/providers/health",
+        "/providers/register",
+        "/providers/{provider_id}",
+        "/v1/chat/completions",
+        "/v1/models",
+        "/v1/models/{name}",
+    ]

@@ -1,0 +1,90 @@
+"""Which addresses are safe, and the order of a farewell. How it looks from outside: scenarios/test_shutdown.py."""
+
+import asyncio
+import signal
+
+import pytest
+
+from proxy.errors import ConfigError
+from proxy.server import Farewell, check_exposure
+from proxy.settings import Settings
+from proxy.weir import Weir
+from tests.server import serving
+
+pytestmark = pytest.mark.anyio
+
+KEYS = Settings.from_environment({"WEIR_API_KEYS": "a-key", "WEIR_ADMIN_KEY": "another"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_without_keys_loopback_is_fine(host: str) -> None:
+    check_exposure(Settings(), host, 1)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "weir.example", "", "localhost.example"])
+def test_without_keys_nothing_else_is(host: str) -> None:
+    with pytest.raises(ConfigError, match="WEIR_API_KEYS"):
+        check_exposure(Settings(), host, 1)
+    check_exposure(KEYS, host, 1)
+
+
+def test_several_workers_need_redis() -> None:
+    with pytest.raises(ConfigError, match="REDIS_URL"):
+        check_exposure(KEYS, "127.0.0.1", 2)
+    check_exposure(Settings.from_environment({"REDIS_URL": "redis://localhost"}), "127.0.0.1", 2)
+
+
+class Stage:
+    """A Weir that notes what is done to it; `stopped` is set with the server's stop."""
+
+    def __init__(self, drain: float, grace: float):
+        self.settings = Settings(drain=drain, grace=grace)
+        self.draining = False
+        self.done: list[str] = []
+        self.server_stopped, self.streams_stopped = asyncio.Event(), asyncio.Event()
+
+    def stop_streams(self, reason: str) -> None:
+        self.done.append("streams")
+        self.streams_stopped.set()
+
+    def stop_server(self, sig: int) -> None:
+        self.done.append("server")
+        self.server_stopped.set()
+
+    def farewell(self) -> Farewell:
+        stage: Weir = self  # type: ignore[assignment]
+        return Farewell(stage, self.stop_server)
+
+
+async def test_sigterm_drains_then_stops_the_server_then_the_streams() -> None:
+    stage = Stage(drain=0.01, grace=0.01)
+    stage.farewell().say(signal.SIGTERM)
+    assert stage.draining, "not ready must be said at once"
+    assert not stage.done, "the server must go on serving for a while"
+    await asyncio.wait_for(stage.streams_stopped.wait(), 5)
+    assert stage.done == ["server", "streams"]
+
+
+async def test_sigint_waits_for_nothing() -> None:
+    stage = Stage(drain=3600, grace=3600)
+    stage.farewell().say(signal.SIGINT)
+    await asyncio.wait_for(stage.streams_stopped.wait(), 5)
+    assert stage.done == ["server", "streams"]
+
+
+async def test_a_second_signal_ends_the_waiting() -> None:
+    stage = Stage(drain=3600, grace=3600)
+    farewell = stage.farewell()
+    farewell.say(signal.SIGTERM)
+    await asyncio.sleep(0)
+    farewell.say(signal.SIGTERM)
+    await asyncio.wait_for(stage.streams_stopped.wait(), 5)
+    assert stage.done == ["server", "streams"]
+
+
+async def test_ready_is_503_while_draining() -> None:
+    async with serving() as server:
+        assert (await server.ask("GET", "/health/ready")).status == 200
+        server.weir.draining = True
+        assert (await server.ask("GET", "/health/ready")).status == 503
+        assert (await server.ask("GET", "/health/live")).status == 200

@@ -1,0 +1,195 @@
+"""An answer that is not streamed is what OpenAI's own SDK makes of the stream."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from proxy.adapters.openai_chunks import ChunkReader
+from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage
+from proxy.testing import chunk
+from proxy.wire.openai import ChunkEncoder
+from proxy.wire.openai_fold import Fold
+from tests.wire.test_openai import changed, read
+
+
+def folded(events: list[Event]) -> dict[str, Any]:
+    fold = Fold(ChunkEncoder("r1", "asked", include_usage=False))
+    for event in events:
+        fold.add(event)
+    completion = fold.completion()
+    ChatCompletion.model_validate(completion)
+    return completion
+
+
+def relayed(*chunks: Any) -> dict[str, Any]:
+    """What becomes of chunks that came on OpenAI's wire."""
+    return folded([*read(*chunks), Finish()])
+
+
+def message(*chunks: Any) -> Any:
+    return relayed(*chunks, chunk(finish="stop"))["choices"][0]["message"]
+
+
+def by_the_sdk(chunks: list[Any]) -> dict[str, Any]:
+    state = ChatCompletionStreamState()
+    for one in chunks:
+        state.handle_chunk(ChatCompletionChunk.model_validate(one))
+    completion = state.current_completion_snapshot.to_dict(mode="json")
+    for choice in completion["choices"]:  # type: ignore[attr-defined]
+        choice["message"].pop("parsed", None)
+        for call in choice["message"].get("tool_calls") or ():
+            call.pop("index", None)
+            call["function"].pop("parsed_arguments", None)
+    return completion
+
+
+def pieces(draw: st.DrawFn, text: str) -> list[str]:
+    """The text, cut anywhere."""
+    edges = sorted(draw(st.lists(st.integers(0, len(text)), max_size=3)))
+    return [text[start:end] for start, end in zip([0, *edges], [*edges, len(text)], strict=True)]
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[Any]:
+    """The chunks of one completion: choices side by side, each with what a model may say, in pieces."""
+    lanes = []
+    for index in range(draw(st.integers(1, 3))):
+        lane = [chunk({"role": "assistant", "content": ""}, index=index)]
+        for field in draw(st.permutations(["reasoning_content", "content", "refusal", "x_unknown"])):
+            if draw(st.booleans()):
+                lane += [chunk({field: piece}, index=index) for piece in pieces(draw, draw(TEXTS))]
+        for slot in range(draw(st.integers(0, 2))):
+            call = {"index": slot, "id": f"call_{slot}", "type": "function", "function": {"name": "f", "arguments": ""}}
+            lane.append(chunk({"tool_calls": [call]}, index=index))
+            for piece in pieces(draw, draw(TEXTS)):
+                lane.append(chunk({"tool_calls": [{"index": slot, "function": {"arguments": piece}}]}, index=index))
+        for token in draw(st.lists(st.sampled_from("abc"), max_size=3)):
+            lane.append(chunk({"content": token}, index=index))
+            probability = {"token": token, "logprob": -0.5, "bytes": None, "top_logprobs": []}
+            lane[-1]["choices"][0]["logprobs"] = {"content": [probability], "refusal": None}
+        lanes.append([*lane, chunk({}, index=index, finish=draw(st.sampled_from(["stop", "length"])))])
+    openings = [lane.pop(0) for lane in lanes]  # in order: the SDK puts choices where they first appear
+    chunks = [*openings]
+    while waiting := [lane for lane in lanes if lane]:
+        chunks.append(draw(st.sampled_from(waiting)).pop(0))
+    counts = {
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "total_tokens": 5,
+        "completion_tokens_details": {"reasoning_tokens": 1},
+    }
+    return [*chunks, chunk(choices=[], usage=counts)]
+
+
+@settings(deadline=None)
+@given(streams())
+def test_a_fold_is_what_openais_sdk_makes_of_the_stream(chunks: list[Any]) -> None:
+    reader = ChunkReader(lambda text: text)
+    events = [event for one in chunks for event in reader.read(json.dumps(one).encode())]
+    ours, theirs = folded([*events, reader.finish()]), by_the_sdk(chunks)
+    assert ours["usage"] == theirs["usage"]
+    for mine, its in zip(ours["choices"], theirs["choices"], strict=True):
+        said = {name: value for name, value in its["message"].items() if value is not None}
+        if said.get("tool_calls") and not said.get("content"):
+            said.pop("content", None)
+        assert {name: value for name, value in mine["message"].items() if value is not None} == said
+        assert (mine["finish_reason"], mine["index"]) == (its["finish_reason"], its["index"])
+        assert mine.get("logprobs") == its.get("logprobs")
+
+
+CALL = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def test_a_message_has_the_shape_of_a_message() -> None:
+    assert message(chunk({"content": "a"})) == {"role": "assistant", "content": "a"}
+    assert message(chunk({"role": None, "content": "a"}))["role"] == "assistant", "a role of null is no role"
+    called = message(chunk({"role": "assistant", "content": ""}), chunk({"tool_calls": [CALL]}))
+    assert called["content"] is None, "with tool calls alone, content is null"
+    assert called["tool_calls"] == [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    both = message(chunk({"content": "I look."}), chunk({"tool_calls": [CALL]}))
+    assert both["content"] == "I look."
+    assert message(chunk({"role": "assistant", "content": ""})) == {"role": "assistant", "content": ""}
+
+
+def test_tool_calls_of_one_chunk_and_without_an_index_are_all_kept() -> None:
+    second = {"id": "d", "type": "function", "function": {"name": "g", "arguments": "{}"}}
+    calls = message(chunk({"tool_calls": [CALL, {**second, "index": 1}]}), chunk({"tool_calls": [second]}))[
+        "tool_calls"
+    ]
+    assert [call["id"] for call in calls] == ["c", "d", "d"]
+
+
+def test_what_some_providers_repeat_is_not_strung_together() -> None:
+    """OpenRouter marks every piece of a thought; others name the tool and the role again with every piece."""
+    piece = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0, "text": "hm "}
+    said = {"role": "assistant", "reasoning_details": [piece], "tool_calls": [CALL]}
+    again = message(chunk(said), chunk(said))
+    assert again["reasoning_details"] == [piece | {"text": "hm hm "}]
+    assert again["tool_calls"] == [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}{}"}}]
+
+
+def test_what_is_said_of_a_whole_choice_is_not_strung_together() -> None:
+    def filtered(text: str) -> Any:
+        one = chunk({"content": text})
+        one["choices"][0]["content_filter_results"] = {"hate": {"filtered": False, "severity": "safe"}}
+        return one
+
+    choice = relayed(filtered("a"), filtered("b"), chunk(finish="stop"))["choices"][0]
+    assert choice["content_filter_results"] == {"hate": {"filtered": False, "severity": "safe"}}
+
+
+def test_a_first_chunk_that_says_nothing_does_not_name_the_completion() -> None:
+    azure = {
+        "id": "",
+        "object": "",
+        "created": 0,
+        "model": "",
+        "choices": [],
+        "prompt_filter_results": [{"prompt_index": 0}],
+    }
+    whole = relayed(azure, chunk({"content": "a"}, system_fingerprint="fp"), chunk(finish="stop"))
+    assert (whole["id"], whole["model"], whole["created"]) == ("chatcmpl-1", "scripted", 1700000000)
+    assert (whole["system_fingerprint"], whole["object"]) == ("fp", "chat.completion")
+    assert whole["prompt_filter_results"] == [{"prompt_index": 0}]
+
+
+def test_events_without_bytes_fold_too() -> None:
+    whole = folded(
+        [
+            Start(id="c1", model="claude", created=7),
+            ReasoningDelta(content="h"),
+            ReasoningDelta(content="m", extra={"thinking_blocks": [{"type": "thinking", "signature": "s"}]}),
+            TextDelta(content="Hel"),
+            TextDelta(content="lo"),
+            ToolInputDelta(slot=0, id="a", name="f", content='{"x"'),
+            ToolInputDelta(slot=0, content=":1}"),
+            FinishStep(reason="tool_calls"),
+            Finish(usage=Usage(input_tokens=3, output_tokens=2)),
+        ]
+    )
+    assert whole["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": "Hello",
+        "reasoning_content": "hm",
+        "thinking_blocks": [{"type": "thinking", "signature": "s"}],
+        "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}],
+    }
+    assert whole["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    assert (whole["id"], whole["model"], whole["created"]) == ("c1", "claude", 7)
+
+
+@pytest.mark.parametrize("touch", ["changed", "dropped"])
+def test_a_chunk_of_which_an_event_was_touched_is_not_added_whole(touch: str) -> None:
+    start, thought, text, end = read(chunk({"reasoning_content": "secret", "content": "a"}, finish="stop"))
+    kept = [changed(text)] if touch == "changed" else []
+    said = folded([start, thought, *kept, end, Finish()])["choices"][0]["message"]
+    assert said.get("content") == ("a" if kept else ""), f"a chunk whose text was {touch} gave {said}"
+    assert said["reasoning_content"] == "secret"
