@@ -1,0 +1,1 @@
+"""What Weir costs, measured: `make bench`."""
