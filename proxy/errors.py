@@ -26,6 +26,7 @@ class Kind(StrEnum):
     CUT = "cut"  # the stream ended without saying that it was complete
     GARBLED = "garbled"  # not the protocol: HTML with a 200, broken JSON
     AUTH = "auth"  # 401, 402, 403 on the operator's own key
+    CONFIG = "config"  # it cannot work as it is set up, or what it needs is not installed
     RATE_LIMIT = "rate_limit"  # 429
     BUSY = "busy"  # 408, 409
     MISSING = "missing"  # 404: the provider does not know the model
@@ -34,7 +35,7 @@ class Kind(StrEnum):
     @property
     def retryable(self) -> bool:
         """The same request may succeed at the same provider a moment later."""
-        return self not in (Kind.AUTH, Kind.MISSING, Kind.REJECTED)
+        return self not in (Kind.AUTH, Kind.CONFIG, Kind.MISSING, Kind.REJECTED)
 
     @property
     def falls_back(self) -> bool:

@@ -59,13 +59,13 @@ class Failover:
                 upstream.let_go()
 
     async def _first(self, request: ChatRequest, routes: Sequence[Route], journey: Journey) -> Call:
-        for number, route in enumerate(routes):
+        for number, route in enumerate(routes, start=1):
             if not await self._admits(route[0], journey):
                 continue
-            if call := await self._try(route, request, journey, last=number == len(routes) - 1):
+            if call := await self._try(route, request, journey, others=routes[number:]):
                 return call
         # Where all wait for other requests' probes, it is better to ask than to refuse.
-        if not journey.failures and (call := await self._try(routes[0], request, journey, last=True)):
+        if not journey.failures and (call := await self._try(routes[0], request, journey, others=())):
             return call
         raise NoAnswer(journey.failures)
 
@@ -86,11 +86,11 @@ class Failover:
                 circuit.ask_again = upstream.clock() + 1
         return claimed
 
-    async def _try(self, route: Route, request: ChatRequest, journey: Journey, *, last: bool) -> Call | None:
+    async def _try(self, route: Route, request: ChatRequest, journey: Journey, others: Sequence[Route]) -> Call | None:
         upstream = route[0]
         generation = upstream.circuit.generation
         try:
-            return await self._ask(route, request, journey, last)
+            return await self._ask(route, request, journey, others)
         except ProviderError as error:
             journey.failures[upstream.id] = error
             if not error.kind.falls_back:
@@ -101,11 +101,13 @@ class Failover:
                 upstream.circuit.probe = None
                 await self._probes.release(upstream.id, generation)
 
-    async def _ask(self, route: Route, request: ChatRequest, journey: Journey, last: bool) -> Call:
+    async def _ask(self, route: Route, request: ChatRequest, journey: Journey, others: Sequence[Route]) -> Call:
         """Asks one provider until it commits or its retries are used up. Raises its last ProviderError."""
         retry, circuit = request.options.retry_of(route[0].config), route[0].circuit
         async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(lambda error: not circuit.verdict.open and _worth_it(error, retry, last)),
+            retry=tenacity.retry_if_exception(
+                lambda error: not circuit.verdict.open and _worth_it(error, retry, others)
+            ),
             stop=tenacity.stop_any(tenacity.stop_after_attempt(retry.max_attempts), self.budget),
             wait=_Patience(retry),
             sleep=lambda seconds: self._wait(seconds, journey),
@@ -158,8 +160,10 @@ class _Patience(tenacity.wait.wait_base):
         return max(self._backoff(state), asked or 0.0)
 
 
-def _worth_it(error: BaseException, retry: Retry, last: bool) -> bool:
+def _worth_it(error: BaseException, retry: Retry, others: Sequence[Route]) -> bool:
     """Whether to ask the same provider again: not when it wants more patience than we have, or others are free."""
     if not isinstance(error, ProviderError) or not error.kind.retryable:
         return False
-    return error.retry_after is None or (last and error.retry_after <= retry.maximum)
+    if error.retry_after is None:
+        return True
+    return error.retry_after <= retry.maximum and not any(upstream.usable() for upstream, _ in others)

@@ -73,7 +73,7 @@ class Upstream:
         try:
             await self.prepare()
         except ConfigError as error:
-            raise ProviderError(Kind.CONNECT, error.message) from None
+            raise ProviderError(Kind.CONFIG, error.message) from None
 
     def hold(self) -> None:
         """Keeps the adapter open until `let_go`."""

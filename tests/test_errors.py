@@ -48,6 +48,7 @@ DECISIONS = {
     Kind.CUT: (True, True, True),
     Kind.GARBLED: (True, True, True),
     Kind.AUTH: (False, True, True),
+    Kind.CONFIG: (False, True, True),
     Kind.RATE_LIMIT: (True, True, False),
     Kind.BUSY: (True, True, False),
     Kind.MISSING: (False, True, False),

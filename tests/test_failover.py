@@ -19,7 +19,7 @@ from tests.journeys import HANG, Answered, House, idle, skip
 pytestmark = pytest.mark.anyio
 
 RETRIED = (Kind.RATE_LIMIT, Kind.BUSY, Kind.SERVER, Kind.CONNECT, Kind.CUT, Kind.GARBLED, Kind.TIMEOUT)
-FINAL = (Kind.AUTH, Kind.MISSING, Kind.REJECTED)
+FINAL = (Kind.AUTH, Kind.CONFIG, Kind.MISSING, Kind.REJECTED)
 
 
 def no(kind: Kind = Kind.SERVER, **fields: Any) -> list[Any]:
@@ -95,7 +95,7 @@ async def test_the_clients_own_mistake_is_told_at_once() -> None:
     assert (error.status, error.message) == (422, "said rejected")
 
 
-@pytest.mark.parametrize(("kind", "blamed"), [(Kind.AUTH, 1), (Kind.MISSING, 0), (Kind.REJECTED, 0)])
+@pytest.mark.parametrize(("kind", "blamed"), [(Kind.AUTH, 1), (Kind.CONFIG, 1), (Kind.MISSING, 0), (Kind.REJECTED, 0)])
 async def test_a_wrong_key_of_ours_counts_against_the_circuit(kind: Kind, blamed: int) -> None:
     house = House(a(no(kind)), b())
     await house.ask()
@@ -396,6 +396,18 @@ async def test_who_was_left_out_meanwhile_is_passed_over() -> None:
     house.open_circuit("b")
     gate.set()
     assert text_of((await task).events) == "c"
+
+
+async def test_nobody_is_left_to_hope_for_when_the_others_are_left_out() -> None:
+    """The longer patience is for the last one who can be asked, wherever in the order that one stands."""
+    gate = asyncio.Event()
+    house = House(a([gate, *no(Kind.RATE_LIMIT, retry_after=2.0)], says("a")), b())
+    task = asyncio.create_task(house.ask())
+    await idle()
+    house.open_circuit("b")
+    gate.set()
+    assert text_of((await task).events) == "a", "it was given up although nobody else could be asked"
+    assert house.slept == [2.0]
 
 
 async def test_results_from_before_an_opening_do_not_count() -> None:

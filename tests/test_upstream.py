@@ -65,7 +65,7 @@ async def test_a_provider_that_cannot_work_says_what_to_do_and_may_be_repaired()
         await upstream.prepare()
     with pytest.raises(ProviderError, match="install the engine") as caught:
         await upstream.ready_to_stream()
-    assert caught.value.kind is Kind.CONNECT
+    assert caught.value.kind is Kind.CONFIG
     await upstream.ready_to_stream()
     assert adapter.made == 3, "a failure is not for ever"
 
