@@ -18,7 +18,7 @@ import httpx
 
 from proxy.adapter import BaseProviderAdapter, Messages, Tools
 from proxy.adapters.litellm_call import UpstreamCall
-from proxy.adapters.litellm_chunks import ChunkReader, vendor_chunks
+from proxy.adapters.litellm_chunks import VendorReader, vendor_chunks
 from proxy.adapters.litellm_errors import failure
 from proxy.adapters.litellm_vendors import AMBIENT, NOT_VENDORS, THROUGH_OPENAI_SDK, pick
 from proxy.errors import ConfigError, ProviderError
@@ -57,7 +57,7 @@ class LiteLLMAdapter(BaseProviderAdapter):
             await self.create_model()
         request = self._request(messages, tools, kwargs)
         call = UpstreamCall(self.session, self.config)
-        chunks = ChunkReader(request["model"])
+        chunks = VendorReader(request["model"])
         stream = None
         try:
             stream = await self._litellm.acompletion(**{**request, **self._connection(call)})

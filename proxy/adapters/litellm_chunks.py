@@ -59,7 +59,7 @@ def _ended(raw: dict[str, Any]) -> set[int] | None:
     return None
 
 
-class ChunkReader:
+class VendorReader:
     """Reads the chunks of one stream, in order, and knows whether the stream is complete."""
 
     def __init__(self, model: str):

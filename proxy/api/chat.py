@@ -1,9 +1,8 @@
 """POST /v1/chat/completions"""
 
-from typing import Any
-
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
+from starlette.responses import Response
 
 from proxy.api.answer import Answer
 from proxy.api.auth import client
@@ -15,8 +14,8 @@ from proxy.weir import Weir
 router = APIRouter(tags=["OpenAI"], dependencies=[Depends(client)])
 
 
-@router.post("/v1/chat/completions", response_model=None)
-async def chat_completions(request: Request) -> Any:
+@router.post("/v1/chat/completions")
+async def chat_completions(request: Request) -> Response:
     """OpenAI's chat completions, streamed or whole, from whichever provider serves `model`."""
     weir: Weir = request.app.state.weir
     chat = ChatRequest.parse(await read_body(request), request.state.id)

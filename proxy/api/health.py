@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
+from starlette.responses import Response
 
 from proxy.api.auth import admin
 from proxy.api.json import json_response
@@ -19,16 +20,16 @@ router = APIRouter(tags=["health"])
 DEGRADED = 0.1  # the share of failed requests from which a provider counts as degraded
 
 
-@router.head("/health/live", include_in_schema=False, response_model=None)
-@router.get("/health/live", response_model=None)
-async def live() -> Any:
+@router.head("/health/live", include_in_schema=False)
+@router.get("/health/live")
+async def live() -> Response:
     """200 while the process runs."""
     return json_response({"status": "live"})
 
 
-@router.head("/health/ready", include_in_schema=False, response_model=None)
-@router.get("/health/ready", response_model=None)
-async def ready(request: Request) -> Any:
+@router.head("/health/ready", include_in_schema=False)
+@router.get("/health/ready")
+async def ready(request: Request) -> Response:
     """200 while new requests are welcome, 503 from the first moment of a shutdown."""
     weir: Weir = request.app.state.weir
     if weir.draining:
@@ -38,8 +39,8 @@ async def ready(request: Request) -> Any:
     return json_response({"status": "ready"})
 
 
-@router.get("/providers/health", response_model=None, dependencies=[Depends(admin)])
-async def providers_health(request: Request, probe: bool = False) -> Any:
+@router.get("/providers/health", dependencies=[Depends(admin)])
+async def providers_health(request: Request, probe: bool = False) -> Response:
     """State and figures of each provider, over all replicas. `?probe=true` asks each of them now."""
     weir: Weir = request.app.state.weir
     probes = await _probe_all(list(weir.router)) if probe else {}

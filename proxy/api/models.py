@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
+from starlette.responses import Response
 
 from proxy.api.auth import client
 from proxy.api.json import json_response
@@ -13,15 +14,15 @@ from proxy.weir import Weir
 router = APIRouter(tags=["OpenAI"], dependencies=[Depends(client)])
 
 
-@router.get("/v1/models", response_model=None)
-async def list_models(request: Request) -> Any:
+@router.get("/v1/models")
+async def list_models(request: Request) -> Response:
     weir: Weir = request.app.state.weir
     models = weir.router.models()
     return json_response({"object": "list", "data": [_model(name, models[name]) for name in models]})
 
 
-@router.get("/v1/models/{name:path}", response_model=None)
-async def get_model(request: Request, name: str) -> Any:
+@router.get("/v1/models/{name:path}")
+async def get_model(request: Request, name: str) -> Response:
     weir: Weir = request.app.state.weir
     upstreams = weir.router.models().get(name) or [upstream for upstream, _ in weir.router.routes(name)]
     return json_response(_model(name, upstreams))

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from pydantic import ValidationError
 from starlette.requests import Request
+from starlette.responses import Response
 
 from proxy.api.auth import admin
 from proxy.api.json import json_response, read_object
@@ -18,27 +19,27 @@ from proxy.weir import Weir
 router = APIRouter(tags=["providers"], dependencies=[Depends(admin)])
 
 
-@router.get("/providers", response_model=None)
-async def list_providers(request: Request) -> Any:
+@router.get("/providers")
+async def list_providers(request: Request) -> Response:
     weir: Weir = request.app.state.weir
     return json_response({"providers": [_shown(upstream) for upstream in weir.router]})
 
 
-@router.post("/providers", response_model=None)
-@router.post("/providers/register", response_model=None)
-@router.post("/api/streaming/providers/register", response_model=None)
-async def register(request: Request) -> Any:
+@router.post("/providers")
+@router.post("/providers/register")
+@router.post("/api/streaming/providers/register")
+async def register(request: Request) -> Response:
     """Registers a provider, or replaces the registration of that id. `"verify": true` asks it something first."""
     return await _take(request.app.state.weir, await _read(request), created=201)
 
 
-@router.get("/providers/{provider_id}", response_model=None)
-async def get_provider(request: Request, provider_id: str) -> Any:
+@router.get("/providers/{provider_id}")
+async def get_provider(request: Request, provider_id: str) -> Response:
     return json_response(_shown(_find(request.app.state.weir, provider_id)))
 
 
-@router.patch("/providers/{provider_id}", response_model=None)
-async def change(request: Request, provider_id: str) -> Any:
+@router.patch("/providers/{provider_id}")
+async def change(request: Request, provider_id: str) -> Response:
     """Changes the fields given, as JSON merge patch (RFC 7396): `null` puts a field back to its default."""
     weir: Weir = request.app.state.weir
     changes = await _read(request)
@@ -49,8 +50,8 @@ async def change(request: Request, provider_id: str) -> Any:
     return await _take(weir, _merged(upstream.config.private(), changes), created=200)
 
 
-@router.delete("/providers/{provider_id}", response_model=None)
-async def remove(request: Request, provider_id: str) -> Any:
+@router.delete("/providers/{provider_id}")
+async def remove(request: Request, provider_id: str) -> Response:
     """Takes a provider out of service everywhere; its running streams end in peace."""
     weir: Weir = request.app.state.weir
     _check_managed(weir, _find(weir, provider_id).id)
@@ -75,7 +76,7 @@ def _merged(old: Any, changes: Any) -> Any:
     return {name: value for name, value in merged.items() if value is not None}
 
 
-async def _take(weir: Weir, body: dict[str, Any], created: int) -> Any:
+async def _take(weir: Weir, body: dict[str, Any], created: int) -> Response:
     verify = body.pop("verify", False)
     config = _checked(body)
     _check_managed(weir, config.provider_id)
