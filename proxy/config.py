@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from proxy.errors import ConfigError
-from proxy.provider import ProviderConfig
+from proxy.provider import ProviderConfig, mistakes
 
 _VARIABLE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
 _QUOTED = re.compile(r"'[^'\s]{3,}'")  # in the parser's words: a piece of the file, which may be a secret
@@ -131,8 +131,8 @@ class _Reader:
         try:
             return ProviderConfig(**entry)
         except ValidationError as error:
-            for problem in error.errors():
-                self._report((*path, *problem["loc"]), problem["msg"].removeprefix("Value error, "))
+            for where, what in mistakes(error):
+                self._report((*path, *where), what)
         return None
 
     def _value(self, node: yaml.Node, path: _Path, key: yaml.Node | None = None) -> Any:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from proxy.circuit import Verdict
 from proxy.errors import ConfigError, StoreAway
-from proxy.provider import ProviderConfig
+from proxy.provider import ProviderConfig, mistakes
 from proxy.routing import Router
 from proxy.state.circuits import CircuitStore
 from proxy.state.providers import ProviderStore
@@ -146,9 +146,7 @@ class Fleet:
             try:
                 wanted[name] = (ProviderConfig.model_validate_json(self._stored[name]), True)
             except ValidationError as error:  # registered by a newer Weir, say
-                why = "; ".join(
-                    f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)
-                )
+                why = "; ".join(f"{'.'.join(map(str, where))}: {what}" for where, what in mistakes(error))
                 self._say(name, f"provider {name} is registered in a form this replica cannot read: {why}")
         changes = [self.router.remove(upstream.id) for upstream in self.router if upstream.id not in wanted]
         for name, (config, managed) in wanted.items():

@@ -4,10 +4,16 @@ import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x20\x7f](.*[^\x00-\x20\x7f])?$")]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+
+
+def mistakes(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
+    """Where each mistake stands, and what it is. Never the value itself: that may be a secret."""
+    found = error.errors(include_input=False, include_url=False)
+    return [(one["loc"], one["msg"].removeprefix("Value error, ")) for one in found]
 
 
 class _Strict(BaseModel):

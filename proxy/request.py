@@ -8,7 +8,7 @@ import msgspec
 from pydantic import ValidationError
 
 from proxy.errors import RequestError
-from proxy.provider import ProviderConfig, Retry, Timeouts
+from proxy.provider import ProviderConfig, Retry, Timeouts, mistakes
 
 MAX_DEPTH = 100  # levels of lists and objects
 
@@ -29,7 +29,7 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
         return _overridden(config.timeouts, self.timeouts, "weir.timeouts")
 
 
-_Policy = TypeVar("_Policy", Retry, Timeouts)
+_Policy = TypeVar("_Policy", bound=Retry | Timeouts)
 
 
 def _overridden(policy: _Policy, changes: dict[str, float], param: str) -> _Policy:
@@ -38,9 +38,9 @@ def _overridden(policy: _Policy, changes: dict[str, float], param: str) -> _Poli
     try:
         return type(policy)(**{**policy.model_dump(), **changes})
     except ValidationError as error:
-        first: Any = error.errors()[0]
-        param = ".".join([param, *map(str, first["loc"])])
-        raise RequestError(f"{param}: {first['msg']}", param=param) from None
+        where, what = mistakes(error)[0]
+        param = ".".join([param, *map(str, where)])
+        raise RequestError(f"{param}: {what}", param=param) from None
 
 
 class _Message(msgspec.Struct):

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from proxy.errors import ConfigError
+from proxy.provider import mistakes
 
 _Seconds = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
 
@@ -56,5 +57,4 @@ class Settings(BaseModel):
         try:
             return cls(**given)  # type: ignore[arg-type]
         except ValidationError as error:
-            problems = [(names[str(e["loc"][0])], e["msg"].removeprefix("Value error, ")) for e in error.errors()]
-            raise ConfigError([f"{name}: {what}" for name, what in problems]) from None
+            raise ConfigError([f"{names[str(where[0])]}: {what}" for where, what in mistakes(error)]) from None

@@ -12,7 +12,7 @@ from proxy.api.auth import admin
 from proxy.api.json import json_response, read_object
 from proxy.api.probe import probe
 from proxy.errors import RequestError
-from proxy.provider import ProviderConfig
+from proxy.provider import ProviderConfig, mistakes
 from proxy.upstream import Upstream
 from proxy.weir import Weir
 
@@ -96,7 +96,7 @@ def _checked(body: dict[str, Any]) -> ProviderConfig:
     try:
         return ProviderConfig(**body)
     except ValidationError as error:
-        told = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+        told = [(".".join(map(str, where)), what) for where, what in mistakes(error)]
         message = "; ".join(f"{where}: {what}" if where else what for where, what in told)
         raise RequestError(message, code="invalid_provider", param=told[0][0] or None) from None
 
