@@ -1,19 +1,12 @@
-"""Scripted doubles, ours and plugin authors': an upstream over TCP, an adapter in process; and a check for adapters."""
+"""A scripted upstream over TCP, and scripts for it: what vendors say, and how they fail."""
 
 import asyncio
-import copy
 import enum
 import json
 import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self, cast
-
-import aiohttp
-
-from proxy.adapter import BaseProviderAdapter, Messages, Tools
-from proxy.events import Abort, Error, Event, Finish, FinishStep, Start, TextDelta, Usage, Vendor
-from proxy.provider import ProviderConfig
 
 
 class Answer(NamedTuple):
@@ -212,87 +205,3 @@ def hang_after(pieces: int) -> list[Step]:
 
 def hang_before() -> list[Step]:
     return [Fault.HANG]
-
-
-Played = Sequence[Event | Exception | asyncio.Event]
-
-
-class ScriptedAdapter(BaseProviderAdapter):
-    """Plays one of `scripts` a call, in order; the last repeats. Exceptions are raised, asyncio.Events waited for."""
-
-    scripts: Sequence[Played] = ()
-
-    def __init__(self, config: ProviderConfig, session: aiohttp.ClientSession):
-        super().__init__(config, session)
-        self.calls: list[tuple[Messages, Tools | None, dict[str, Any]]] = []  # messages, tools, kwargs
-
-    async def stream_chat(
-        self, /, messages: Messages, tools: Tools | None = None, **kwargs: Any
-    ) -> AsyncGenerator[Event, None]:
-        script = self.scripts[min(len(self.calls), len(self.scripts) - 1)]
-        self.calls.append((messages, tools, kwargs))
-        for step in script:
-            if isinstance(step, asyncio.Event):
-                await step.wait()
-            elif isinstance(step, Exception):
-                raise step
-            else:
-                yield copy.copy(step)
-
-
-def scripted(provider_id: str = "a", *scripts: Played, **config: Any) -> ScriptedAdapter:
-    """An adapter that plays `scripts`; `config` are fields of its ProviderConfig."""
-    fields = {"provider_type": "scripted", "model_name": "scripted", **config}
-    adapter = ScriptedAdapter(ProviderConfig(provider_id=provider_id, **fields), cast(aiohttp.ClientSession, None))
-    adapter.scripts = scripts
-    return adapter
-
-
-def says(*pieces: str, usage: tuple[int, int] | None = None) -> list[Event]:
-    """The events of a complete text answer."""
-    counts = Usage(input_tokens=usage[0], output_tokens=usage[1]) if usage else None
-    return [Start(), *(TextDelta(content=p) for p in pieces), FinishStep(reason="stop"), Finish(usage=counts)]
-
-
-async def play(stream: AsyncIterable[Event]) -> list[Event]:
-    """All events of a stream."""
-    return [event async for event in stream]
-
-
-def text_of(events: Sequence[Event]) -> str:
-    """The text in `events`."""
-    return "".join(event.content for event in events if isinstance(event, TextDelta))
-
-
-async def check_adapter(adapter: BaseProviderAdapter, limit: float = 60.0) -> None:
-    """Asks the adapter a few times, and raises AssertionError about the first rule of `stream_chat` that it breaks.
-
-    It yields events alone, Start first and one Finish last, with sane usage; it does not change what it was asked;
-    closing it midway is prompt; two streams at once do not mix (seen if it answers the same to the same).
-    """
-    async with asyncio.timeout(limit):
-        one, two, again = [await _asked(adapter, word) for word in ("one", "two", "one")]
-        stream = adapter.stream_chat([{"role": "user", "content": "Say much."}])
-        await anext(stream)
-        closed, _ = await asyncio.wait([asyncio.ensure_future(stream.aclose())], timeout=1)
-        assert closed, "closing a stream midway took more than a second"
-        closed.pop().result()
-        both = await asyncio.gather(_asked(adapter, "one"), _asked(adapter, "two"))
-    assert one != again or [*both] == [one, two], f"two streams at once mix: {both} is not {[one, two]}"
-
-
-async def _asked(adapter: BaseProviderAdapter, word: str) -> str:
-    messages: Messages = [{"role": "user", "content": f"Say {word}."}]
-    events = await play(adapter.stream_chat(messages, None, user="check_adapter", x_unknown=True))
-    assert messages == [{"role": "user", "content": f"Say {word}."}], f"the messages were changed: {messages}"
-    for event in events:
-        assert isinstance(event, Event), f"a stream yields events, not {event!r}"
-        assert not isinstance(event, Error | Abort), f"an adapter raises ProviderError, it does not yield {event!r}"
-    first = next((event for event in events if not isinstance(event, Vendor)), None)
-    assert isinstance(first, Start), f"a stream begins with Start, not {first}"
-    *before, last = events
-    assert isinstance(last, Finish), f"a stream ends with Finish, not {last}"
-    assert not any(isinstance(event, Finish) for event in before), "a stream has only one Finish"
-    tokens = (last.usage.input_tokens, last.usage.output_tokens) if last.usage else (0, 0)
-    assert min(tokens) >= 0, f"tokens are counted from 0: {tokens}"
-    return text_of(events)

@@ -1,0 +1,61 @@
+"""Scripted doubles, ours and plugin authors', and checks: an upstream over TCP, an adapter in process, a merge."""
+
+from proxy.testing.adapter import Played, ScriptedAdapter, play, says, scripted, text_of
+from proxy.testing.checks import check_adapter, check_mode
+from proxy.testing.merge import ScriptedClock, ScriptedMerge, merged
+from proxy.testing.shape import shape
+from proxy.testing.upstream import (
+    Answer,
+    Fault,
+    Request,
+    Script,
+    ScriptedUpstream,
+    Step,
+    begun,
+    broken_json,
+    chunk,
+    cut_after,
+    error_in_stream,
+    hang_after,
+    hang_before,
+    html,
+    refuse,
+    reset_after,
+    sse,
+    status,
+    text,
+)
+
+__all__ = [
+    "Answer",
+    "Fault",
+    "Played",
+    "Request",
+    "Script",
+    "ScriptedAdapter",
+    "ScriptedClock",
+    "ScriptedMerge",
+    "ScriptedUpstream",
+    "Step",
+    "begun",
+    "broken_json",
+    "check_adapter",
+    "check_mode",
+    "chunk",
+    "cut_after",
+    "error_in_stream",
+    "hang_after",
+    "hang_before",
+    "html",
+    "merged",
+    "play",
+    "refuse",
+    "reset_after",
+    "says",
+    "scripted",
+    "shape",
+    "sse",
+    "status",
+    "text",
+    "text_of",
+]
