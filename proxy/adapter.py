@@ -22,6 +22,9 @@ class BaseProviderAdapter(ABC):
 
     features: ClassVar[frozenset[str]] = frozenset({"streaming"})
 
+    # It runs code that its params name, so such a provider stands in providers.yaml and is never registered over REST.
+    only_in_file: ClassVar[bool] = False
+
     def __init__(self, config: ProviderConfig, session: aiohttp.ClientSession):
         self.config = config
         self.session = session
@@ -47,6 +50,10 @@ class BaseProviderAdapter(ABC):
     def supports_feature(self, feature: str) -> bool:
         """Whether streams may use `feature`: "streaming", "tools", "vision", "reasoning", "json" ..."""
         return feature in self.features
+
+    def context_window(self, model: str) -> int | None:
+        """Tokens that a prompt and its answer may have together, where the adapter knows better than LiteLLM's map."""
+        return None
 
     async def close(self) -> None:
         """Lets go of what `create_model` and streams took."""

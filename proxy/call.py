@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator
 
 from proxy.errors import Kind, ProviderError, Stopped, WeirError, redact
-from proxy.events import Abort, Error, Event, Finish, Usage, commits
+from proxy.events import ENDS, Abort, Error, Event, Finish, Usage, commits
 from proxy.journey import Journey
 from proxy.request import ChatRequest
 from proxy.tally import Outcome
@@ -16,7 +16,6 @@ log = logging.getLogger(__name__)
 
 MOST_HELD = 1000  # events before the first part of an answer
 CLOSING = 1.0  # seconds that an adapter may take to let go of a stream
-_ENDS = frozenset((Finish, Error, Abort))
 
 
 class Call:
@@ -49,12 +48,12 @@ class Call:
             await self.upstream.ready_to_stream()
             self._events = self._ask()
             event = Event()
-            while not (commits(event) or type(event) in _ENDS):
+            while not (commits(event) or type(event) in ENDS):
                 event = await anext(self._events)
                 self._held.append(event)
                 if len(self._held) > MOST_HELD:
                     raise ProviderError(Kind.GARBLED, "it says much and answers nothing")
-            if type(event) in _ENDS:
+            if type(event) in ENDS:
                 _usage_of(event)
             self._deadline.received()
             self._committed()
@@ -73,11 +72,13 @@ class Call:
         try:
             for earlier in before:
                 yield earlier
-            while type(event) not in _ENDS:
+            while type(event) not in ENDS:
                 yield event
                 deadline.expect(limit)
                 event = await anext(source)
                 deadline.received()
+                if not isinstance(event, Event):
+                    raise TypeError(f"an adapter yields events, not {event!r}")
             self._journey.usage = _usage_of(event)
             failure = None
             yield event
@@ -103,6 +104,8 @@ class Call:
         fields = {**request.fields, "model": self._model}
         if adapter.supports_feature("fallback"):
             fields["weir_fallback"] = bool(self._journey.failures)  # another provider was asked first
+        if request.user_id is not None and adapter.supports_feature("user_id"):
+            fields.setdefault("user", request.user_id)  # other vendors are not told who our client's users are
         return adapter.stream_chat(request.messages, request.tools, **fields)
 
     def _committed(self) -> None:

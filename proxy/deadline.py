@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 
 AGAIN = 1.0  # seconds until a task is cancelled once more, if it swallowed the first (`asyncio.wait_for` can, on 3.11)
 
@@ -11,10 +12,13 @@ class Deadline:
 
     Around each wait: `expect(seconds)`, then `received()`. The one timer is left where it was armed; when it fires
     early, it is armed again for what is left. A wait that ends in an exception asks `interrupted()` whether that
-    came from here, and `cancelled()` whether somebody else wants the task to end.
+    came from here, and `cancelled()` whether somebody else wants the task to end. While `excused` says so, a wait
+    that takes too long begins anew instead.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, excused: Callable[[], bool] = lambda: False) -> None:
+        self._excused = excused
+        self._patience = 0.0
         self._loop = asyncio.get_running_loop()
         self._total = math.inf  # moves on while nobody waits
         self._due: float | None = None
@@ -41,6 +45,7 @@ class Deadline:
             raise asyncio.CancelledError
         if self._left_off:
             self._total += now - self._left_off
+        self._patience = seconds
         self._due = min(now + seconds, self._total)
         if self._timer is None or self._timer.when() > self._due:
             self._arm(self._due)
@@ -60,6 +65,10 @@ class Deadline:
             if self._due is not None:
                 self._interrupt()
 
+    def go_on(self) -> None:
+        """What it was told to stop for has been dealt with."""
+        self.stopped = None
+
     def interrupted(self) -> bool:
         """Called when a wait ended in an exception: whether because of this deadline, and of nobody else."""
         self._due = None
@@ -77,6 +86,7 @@ class Deadline:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._task = None
 
     def _arm(self, when: float) -> None:
         if self._timer is not None:
@@ -87,6 +97,8 @@ class Deadline:
         self._timer = None
         if self._due is None:
             return
+        if self._loop.time() >= self._due and self.stopped is None and self._excused():
+            self._due = self._loop.time() + self._patience
         if self._loop.time() < self._due and not self._ours:
             self._arm(self._due)
         else:

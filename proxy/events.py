@@ -1,5 +1,7 @@
 """What flows: every stream in Weir is a series of these values, ended by exactly one of Finish, Error, Abort.
 
+Where several sources answer into one stream, each of them ends in one SourceEnd, and the stream ends after the last.
+
 The names on the wire (`type`) are those of Vercel's AI SDK (its UI message stream, version 5 and later).
 An event that came from an OpenAI-wire provider remembers the chunk it came in (`raw`), so that a stream that
 nobody reshaped leaves as it came, byte for byte. A mode that changes an event makes a new one, without `raw`.
@@ -14,7 +16,8 @@ class Event(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
     """One thing that happened in a stream.
 
     `index` is the choice it belongs to (OpenAI's `choices[].index`). `raw` is the JSON text of the provider's chunk;
-    where one chunk held several events, each has the same `raw` and `parts` counts them.
+    where one chunk held several events, each has the same `raw` and `parts` counts them. `source` is who said it,
+    where several may; `seq` its position in the stream, from 1, given to it when it leaves for the reader.
     """
 
     commits: ClassVar[bool] = False  # the client has seen part of an answer: no silent retry from here on
@@ -22,6 +25,8 @@ class Event(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
     index: int = 0
     raw: bytes | None = None
     parts: int = 1
+    source: str = ""
+    seq: int = 0
 
 
 class Start(Event, tag="start"):
@@ -33,8 +38,11 @@ class Start(Event, tag="start"):
 
 
 class TextDelta(Event, tag="text-delta"):
+    """`extra`: what else stood in the choice it came in (log probabilities, say), where a mode has re-cut the text."""
+
     commits = True
     content: str
+    extra: dict[str, Any] | None = None
 
 
 class ReasoningDelta(Event, tag="reasoning-delta"):
@@ -53,6 +61,24 @@ class ToolInputDelta(Event, tag="tool-input-delta"):
     slot: int = 0
     id: str | None = None
     name: str | None = None
+
+
+class ToolInput(Event, tag="tool-input-available"):
+    """A tool that an agent runs by itself; the client is told, and not asked to run it."""
+
+    commits = True
+    id: str
+    name: str
+    input: Any = None
+
+
+class ToolOutput(Event, tag="tool-output-available"):
+    """What such a tool said; or `error`, why it said nothing."""
+
+    commits = True
+    id: str
+    output: Any = None
+    error: str | None = None
 
 
 class FinishStep(Event, tag="finish-step"):
@@ -75,6 +101,25 @@ class Vendor(Event, tag="data-vendor"):
     answer: bool = False
 
 
+class Steered(Event, tag="data-steer"):
+    """The answer was stopped here, and goes on as the reader wished: what follows answers `instruction`."""
+
+    instruction: str
+
+
+class SourceEnd(Event, tag="data-source-end"):
+    """One of several sources has ended; `reason` is finish, error or abort, the rest as in those."""
+
+    reason: str
+    usage: Usage | None = None
+    message: str = ""
+    code: str = ""
+
+
+class Quiet(Event, tag="data-quiet"):
+    """The time at which a mode asked to be woken has come (`Merge.wake_at`). It never leaves the house."""
+
+
 class Finish(Event, tag="finish"):
     """The stream is complete: the provider said so."""
 
@@ -92,6 +137,10 @@ class Abort(Event, tag="abort"):
     """Somebody stopped the stream: the client, an operator, a server that shuts down."""
 
     reason: str = ""
+
+
+ENDS = frozenset((Finish, Error, Abort))
+MODE_FAILED = "mode_failed"  # the code of an Error that no provider is to blame for
 
 
 def commits(event: Event) -> bool:

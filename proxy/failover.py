@@ -92,7 +92,7 @@ class Failover:
         try:
             return await self._ask(route, request, journey, others)
         except ProviderError as error:
-            journey.failures[upstream.id] = error
+            journey.failed(upstream.id, error)
             if not error.kind.falls_back:
                 raise NoAnswer(journey.failures) from None
             return None
@@ -131,6 +131,7 @@ class Failover:
         return call
 
     async def _wait(self, seconds: float, journey: Journey) -> None:
+        journey.note("waits %.2f s before it asks again", seconds)
         self.budget.retrying += 1  # until the attempt that follows is over
         journey.deadline.restart(seconds + 1)
         try:

@@ -1,5 +1,6 @@
 """A chat completions request: OpenAI's body as it came, plus one field of ours, `weir`."""
 
+import copy
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Self, TypeVar
@@ -11,14 +12,26 @@ from proxy.errors import RequestError
 from proxy.provider import ProviderConfig, Retry, Timeouts, mistakes
 
 MAX_DEPTH = 100  # levels of lists and objects
+MOST_SOURCES = 16
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):
-    """The field `weir`: what this request wants of Weir. `retry` and `timeouts` override the provider's own."""
+    """The field `weir`: what this request wants of Weir. `retry` and `timeouts` override the provider's own.
+
+    `mode` and `config` name a stream mode and its options. `providers` answer all at once, into one stream.
+    `session_id` is the conversation this belongs to; with `history` what was said in it goes before the messages,
+    and with `replace_last` this turn takes the place of its last one.
+    """
 
     retry: dict[str, float] = {}
     timeouts: dict[str, float] = {}
     fallback: bool = True
+    mode: str = "standard"
+    config: dict[str, Any] = {}
+    providers: list[str] = []
+    session_id: str | None = None
+    history: bool = False
+    replace_last: bool = False
 
     def retry_of(self, config: ProviderConfig) -> Retry:
         """The provider's retry policy, as this request wants it."""
@@ -84,6 +97,9 @@ class ChatRequest:
         self.stream = bool(known.stream)
         self.include_usage = bool(known.stream_options and known.stream_options.include_usage)
         self.options = known.weir or Options()
+        self.user_id: str | None = None  # for whom the client asks
+        self.owner = ""  # whose session `options.session_id` is
+        self.options_in = "weir."  # how the names of mode and config begin where they were given
         _overridden(Retry(), self.options.retry, "weir.retry")
         _overridden(Timeouts(), self.options.timeouts, "weir.timeouts")
         if "connect" in self.options.timeouts:
@@ -91,21 +107,50 @@ class ChatRequest:
             raise RequestError(message, param="weir.timeouts.connect")
         ours = ("model", "messages", "tools", "stream", "weir")
         self.fields = {name: value for name, value in body.items() if name not in ours}
+        self.user = known.user
+        if problem := _problem_with(self.options.providers, known.n):
+            raise RequestError(f"weir.providers: {problem}", param="weir.providers")
+
+    @property
+    def sources(self) -> list[str]:
+        """Who is to answer, by id or by name of a model: each of them in full."""
+        return self.options.providers or [self.model]
+
+    def with_messages(self, messages: list[dict[str, Any]]) -> Self:
+        """The same request about other messages."""
+        twin = copy.copy(self)
+        twin.messages = messages
+        return twin
 
     @classmethod
     def parse(cls, data: bytes, id: str) -> Self:
         """Reads a body. Raises RequestError (400) that names the field at fault."""
-        try:
-            body = msgspec.json.decode(data)
-            if not _within(MAX_DEPTH, body):
-                raise RecursionError
-        except RecursionError:
-            raise RequestError("the body is nested too deeply", code="invalid_json") from None
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise RequestError(f"the body is not valid JSON: {error}", code="invalid_json") from None
-        if not isinstance(body, dict):
-            raise RequestError("the body must be a JSON object", code="invalid_json")
-        return cls(body, id)
+        return cls(parse_object(data), id)
+
+
+def parse_object(data: bytes | str) -> dict[str, Any]:
+    """A JSON object of sane depth. Raises RequestError (400)."""
+    try:
+        body = msgspec.json.decode(data)
+        if not _within(MAX_DEPTH, body):
+            raise RecursionError
+    except RecursionError:
+        raise RequestError("the body is nested too deeply", code="invalid_json") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise RequestError(f"the body is not valid JSON: {error}", code="invalid_json") from None
+    if not isinstance(body, dict):
+        raise RequestError("the body must be a JSON object", code="invalid_json")
+    return body
+
+
+def _problem_with(providers: list[str], n: int | None) -> str | None:
+    if len(providers) > MOST_SOURCES:
+        return f"at most {MOST_SOURCES} may answer at once"
+    if len(set(providers)) < len(providers):
+        return "the same one cannot answer twice; use n"
+    if len(providers) > 1 and (n or 1) > 1:
+        return "several providers and `n` do not go together: each of them is a choice"
+    return None
 
 
 def _within(depth: int, value: Any) -> bool:
@@ -129,7 +174,12 @@ def _check(body: dict[str, Any]) -> _Known:
     try:
         return msgspec.convert(body, _Known)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        absent = _FIELD.search(message)
-        param = (path.rstrip("`") + (f".{absent[1]}" if absent else "")).lstrip(".")
-        raise RequestError(f"{param}: {message}", param=param) from None
+        raise wrong_field(error) from None
+
+
+def wrong_field(error: msgspec.ValidationError) -> RequestError:
+    """What msgspec says, with the field at fault named."""
+    message, _, path = str(error).partition(" - at `$")
+    absent = _FIELD.search(message)
+    param = (path.rstrip("`") + (f".{absent[1]}" if absent else "")).lstrip(".")
+    return RequestError(f"{param}: {message}", param=param)

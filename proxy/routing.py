@@ -34,6 +34,9 @@ class Router:
     def build(self, config: ProviderConfig, *, managed: bool, meter: Meter | None = None) -> Upstream:
         """An upstream that is not in service yet. Raises ConfigError, for an unknown provider_type say."""
         adapter_type = self._registry.adapter(config.provider_type)
+        if managed and adapter_type.only_in_file:
+            problem = f"provider_type {config.provider_type!r} runs code: only providers.yaml may name it"
+            raise ConfigError([problem])
         try:
             adapter = adapter_type(config, self._session)
         except ConfigError:
@@ -62,6 +65,12 @@ class Router:
     def models(self) -> dict[str, list[Upstream]]:
         """Every name that may stand in a request's `model`, with who serves it."""
         return self._by_name
+
+    def default(self) -> str:
+        """The provider that answers where a request names none: the preferred one. Raises RequestError (404)."""
+        if not self._upstreams:
+            raise self._unknown("")
+        return min(self._upstreams.values(), key=lambda upstream: upstream.config.priority).id
 
     def routes(self, model: str, *, fallback: bool = True) -> list[Route]:
         """Who is asked for `model`, in order. Raises RequestError (404) if nobody serves it."""

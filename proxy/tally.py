@@ -54,7 +54,10 @@ class Outcome(msgspec.Struct):
 
 
 class Tally(msgspec.Struct, omit_defaults=True):
-    """Counts of attempts that have ended. `generating`: seconds between first token and end, of the successes."""
+    """Counts of attempts that have ended. `generating`: seconds between first token and end, of the successes.
+
+    `others` counts, by name, what else happens: ratings by readers, messages on sockets.
+    """
 
     requests: int = 0
     successes: int = 0
@@ -65,6 +68,7 @@ class Tally(msgspec.Struct, omit_defaults=True):
     generating: float = 0.0
     response: Histogram = msgspec.field(default_factory=Histogram)
     first_token: Histogram = msgspec.field(default_factory=Histogram)
+    others: dict[str, int] = {}
 
     def count(self, outcome: Outcome) -> None:
         self.requests += 1
@@ -87,6 +91,8 @@ class Tally(msgspec.Struct, omit_defaults=True):
             setattr(self, name, getattr(self, name) + sign * getattr(other, name))
         for kind, count in other.failures.items():
             self.failures[kind] = self.failures.get(kind, 0) + sign * count
+        for name, count in other.others.items():
+            self.others[name] = self.others.get(name, 0) + sign * count
         self.response.merge(other.response, sign)
         self.first_token.merge(other.first_token, sign)
 
@@ -142,6 +148,13 @@ class Meter:
             self.changed.add(name)
         if outcome.failure is not None:
             self.last_error = LastError(message=error, kind=outcome.failure, at=now)
+
+    def add(self, name: str, count: int = 1) -> None:
+        """Counts something that is no attempt."""
+        for slot in slots(self._clock()):
+            others = self.tallies.setdefault(slot, Tally()).others
+            others[name] = others.get(name, 0) + count
+            self.changed.add(slot)
 
     def forget_the_past(self) -> list[str]:
         """Drops the slots that have left every window; their names."""

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any, Literal, cast
 
 import aiohttp
+import msgspec
 
 from proxy.adapter import BaseProviderAdapter, Messages, Tools
 from proxy.errors import WeirError
@@ -17,6 +18,9 @@ from proxy.provider import ProviderConfig
 from proxy.registry import Registry
 from proxy.request import ChatRequest
 from proxy.routing import Router
+from proxy.state.sessions import SessionStore
+from proxy.state.store import open_store
+from proxy.stream import Stream
 from proxy.testing import ScriptedAdapter
 from proxy.upstream import Upstream
 
@@ -97,9 +101,12 @@ class House:
         self.clock = Clock()
         self.slept: list[float] = []
         self.probes = Probes()
-        self.router = Router(Registry(), NO_SESSION, self.clock)
+        self.registry = Registry.with_plugins()
+        self.router = Router(self.registry, NO_SESSION, self.clock)
         self.failover = Failover(self.probes, self.sleep)
-        self.pipeline = Pipeline(self.router, self.failover)
+        self.store = open_store(None)
+        self.sessions = SessionStore(self.store, 3600)
+        self.pipeline = Pipeline(self.router, self.failover, self.registry, self.sessions)
         for adapter in adapters:
             self.router._upstreams[adapter.config.provider_id] = Upstream(adapter.config, adapter, clock=self.clock)
         self.router._index()
@@ -115,11 +122,13 @@ class House:
         await asyncio.sleep(0)
 
     async def ask(self, model: str = "m", journey: Journey | None = None, **fields: Any) -> Answered:
-        answered = Answered(journey or Journey("r1", model))
+        mode = fields.get("weir", {}).get("mode", "standard")
+        answered = Answered(journey or Journey("r1", model, mode))
         try:
-            async with self.pipeline.answer(request(model, **fields), answered.journey) as events:
+            async with self.pipeline.answer(request(model, **fields), Stream(answered.journey)) as events:
                 async for event in events:
-                    answered.events.append(event)
+                    bare = {"seq": 0} if answered.journey.branches else {"seq": 0, "source": ""}
+                    answered.events.append(msgspec.structs.replace(event, **bare))  # for scripts to be equal to
         except WeirError as error:
             answered.error = error
         return answered

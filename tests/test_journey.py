@@ -6,7 +6,7 @@ import pytest
 
 from proxy.errors import Kind, ProviderError
 from proxy.events import Usage
-from proxy.journey import Journey
+from proxy.journey import STEERED, Journey
 from tests.journeys import Clock
 
 pytestmark = pytest.mark.anyio
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 async def journey(model: str = "m") -> tuple[Journey, Clock]:
     clock = Clock(0.0)
-    return Journey("r1", model, clock), clock
+    return Journey("r1", model, clock=clock), clock
 
 
 async def test_headers_say_who_served_and_after_how_many_attempts() -> None:
@@ -37,7 +37,8 @@ async def test_one_line_tells_it_all(caplog: pytest.LogCaptureFixture) -> None:
     it.usage, it.end = Usage(input_tokens=5, output_tokens=2), "finish"
     it.close()
     assert caplog.messages == [
-        "request r1 model='m' provider=b attempts=2 end=finish first_ms=250 ms=1500 tokens=5/2 failed: a=cut"
+        "request r1 model='m' mode=standard provider=b attempts=2 end=finish first_ms=250 ms=1500 tokens=5/2 bytes=0 "
+        "failed: a=cut"
     ]
 
 
@@ -46,7 +47,7 @@ async def test_also_when_nothing_happened(caplog: pytest.LogCaptureFixture) -> N
     it, _ = await journey()
     it.close()
     assert caplog.messages == [
-        "request r1 model='m' provider=none attempts=0 end=unfinished first_ms=- ms=0 tokens=0/0"
+        "request r1 model='m' mode=standard provider=none attempts=0 end=unfinished first_ms=- ms=0 tokens=0/0 bytes=0"
     ]
 
 
@@ -71,3 +72,18 @@ async def test_stop_reaches_whoever_waits() -> None:
     it.stop("drained")
     it.stop("again")
     assert it.deadline.stopped == "drained"
+
+
+async def test_a_branch_that_grows_late_is_steered_like_the_others() -> None:
+    it, _ = await journey()
+    it.interrupt()
+    assert it.branch("m").deadline.stopped == STEERED
+
+
+async def test_a_failure_that_is_kept_does_not_keep_what_it_happened_to() -> None:
+    it, _ = await journey()
+    try:
+        raise ProviderError(Kind.CUT, "cut")
+    except ProviderError as error:
+        it.failed("a", error)
+    assert it.failures["a"].__traceback__ is None

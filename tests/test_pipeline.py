@@ -1,16 +1,25 @@
 """The whole journey: whatever happens on it, it ends, and nothing is left behind."""
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.conversation import Feedback
 from proxy.errors import Kind, NoAnswer, ProviderError, RequestError, Stopped
-from proxy.events import Abort, Error, Event, Finish, Start, TextDelta, commits
+from proxy.events import Abort, Error, Event, Finish, SourceEnd, Start, TextDelta, Usage, commits
+from proxy.generator import GeneratorMode, StreamingGenerator
 from proxy.journey import Journey
+from proxy.merge import Merge
+from proxy.monitor import Monitor
+from proxy.request import ChatRequest
+from proxy.stream import Stream
 from proxy.testing import Played, says, scripted, text_of
 from tests.journeys import HANG, House, Odd, idle, odd, request, skip
 
@@ -34,9 +43,9 @@ async def test_what_is_on_its_way_is_live() -> None:
     journeys = [Journey(f"r{number}", "m") for number in range(3)]
     tasks = [asyncio.create_task(house.ask(journey=journey)) for journey in journeys]
     await idle()
-    assert house.pipeline.live == set(journeys)
+    assert [stream.journey for stream in house.pipeline.live.values()] == journeys
     assert house.failover.budget.running == 3
-    for journey in list(house.pipeline.live):
+    for journey in journeys:
         journey.stop("drained")
     assert [(await task).events[-1] for task in tasks] == [Abort(reason="drained")] * 3
     assert not left_behind(house)
@@ -52,7 +61,7 @@ async def test_a_request_that_nobody_can_serve_is_not_live() -> None:
 async def test_an_answer_that_nobody_reads_is_closed() -> None:
     house = House(scripted("a", says("a"), models=["m"]))
     journey = Journey("r1", "m")
-    async with house.pipeline.answer(request(), journey):
+    async with house.pipeline.answer(request(), Stream(journey)):
         pass
     assert journey.end == "abort"
     assert not left_behind(house)
@@ -61,7 +70,7 @@ async def test_an_answer_that_nobody_reads_is_closed() -> None:
 async def test_a_reader_that_breaks_takes_nobody_with_it() -> None:
     house = House(scripted("a", [A, HANG], says("a"), models=["m"]))
     with pytest.raises(ZeroDivisionError):
-        async with house.pipeline.answer(request(), Journey("r1", "m")) as events:
+        async with house.pipeline.answer(request(), Stream(Journey("r1", "m"))) as events:
             async for _ in events:
                 raise ZeroDivisionError
     assert not left_behind(house)
@@ -139,7 +148,7 @@ async def test_whenever_it_is_ended_it_ends_once(plan: list[tuple[str, int]], ti
                     await asyncio.sleep(0)
 
     async def reads() -> None:
-        async with house.pipeline.answer(request(), journey) as events:
+        async with house.pipeline.answer(request(), Stream(journey)) as events:
             async for event in events:
                 seen.append(event)
                 for _ in range(3 * slow):
@@ -180,3 +189,191 @@ async def test_whenever_it_is_ended_it_ends_once(plan: list[tuple[str, int]], ti
     assert house["a"].meter.tallies["total"].requests == journey.attempts
     assert task.cancelling() <= cancelled * len(plan), "a cancel of the deadline's own was left on the task"
     assert not left_behind(house)
+
+
+async def test_several_answer_into_one_stream() -> None:
+    house = House(scripted("a", says("one", usage=(3, 1))), scripted("b", says("two", usage=(4, 2))))
+    answered = await house.ask(weir={"providers": ["a", "b"]})
+    for name, text in (("a", "one"), ("b", "two")):
+        events = [event for event in answered.events if event.source == name]
+        assert text_of(events) == text, f"{name} did not say its part: {events}"
+        assert isinstance(events[-1], SourceEnd), f"{name} has no end"
+        assert events[-1].reason == "finish"
+    assert answered.events[-1] == Finish(usage=Usage(input_tokens=7, output_tokens=3))
+    assert answered.journey.provider == "a,b"
+    assert answered.journey.attempts == 2
+    assert answered.journey.end == "finish"
+    assert not left_behind(house)
+
+
+async def test_one_of_several_that_fails_does_not_end_the_others() -> None:
+    gate = asyncio.Event()
+    house = House(
+        scripted("bad", [ProviderError(Kind.AUTH, "no")]),
+        scripted("breaks", [A, ProviderError(Kind.CUT, "cut")]),
+        scripted("good", [A, gate, *says("fine")]),
+    )
+    asking = asyncio.create_task(house.ask(weir={"providers": ["bad", "breaks", "good"]}))
+    await idle()
+    gate.set()
+    answered = await asking
+    ends = {event.source: event.reason for event in answered.events if isinstance(event, SourceEnd)}
+    assert ends == {"bad": "error", "breaks": "error", "good": "finish"}
+    assert isinstance(answered.events[-1], Finish)
+    assert not left_behind(house)
+
+
+async def test_where_all_of_several_fail_before_they_begin_there_is_no_stream() -> None:
+    house = House(
+        scripted("a", [ProviderError(Kind.AUTH, "no")]), scripted("b", [ProviderError(Kind.CONNECT, "refused")])
+    )
+    error = (await house.ask(weir={"providers": ["a", "b"]})).error
+    assert isinstance(error, NoAnswer)
+    assert set(error.failures) == {"a", "b"}
+    assert not left_behind(house)
+
+
+async def test_where_all_of_several_break_the_stream_is_broken() -> None:
+    house = House(*(scripted(name, [A, ProviderError(Kind.CUT, "cut")]) for name in "ab"))
+    answered = await house.ask(weir={"providers": ["a", "b"]})
+    assert isinstance(answered.events[-1], Error)
+    assert answered.journey.end == "error"
+
+
+async def test_stopping_ends_all_of_several() -> None:
+    house = House(*(scripted(name, [A, HANG]) for name in "ab"))
+    journey = Journey("r1", "m")
+    asking = asyncio.create_task(house.ask(journey=journey, weir={"providers": ["a", "b"]}))
+    await idle()
+    journey.stop("drained")
+    answered = await asking
+    assert [event.reason for event in answered.events if isinstance(event, SourceEnd)] == ["abort", "abort"]
+    assert isinstance(answered.events[-1], Abort)
+    assert not left_behind(house)
+
+
+@pytest.mark.parametrize(
+    ("weir", "param"),
+    [
+        ({"mode": "nope"}, "weir.mode"),
+        ({"mode": "standard", "config": {"x": 1}}, "weir.config.x"),
+        ({"providers": ["a", "a"]}, "weir.providers"),
+    ],
+)
+async def test_a_wrong_wish_names_its_field(weir: dict[str, Any], param: str) -> None:
+    house = House(scripted("a", says("a"), models=["m"]))
+    try:
+        error = (await house.ask(weir=weir)).error
+    except RequestError as caught:  # the request itself is not valid
+        error = caught
+    assert isinstance(error, RequestError)
+    assert error.param == param
+    assert not left_behind(house)
+
+
+async def test_monitors_are_told_and_harm_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[tuple[str, ...]] = []
+
+    class Watches(Monitor):
+        def began(self, journey: Journey) -> None:
+            told.append(("began", journey.provider))
+
+        def ended(self, journey: Journey) -> None:
+            told.append(("ended", journey.provider, journey.end))
+
+    class Raises(Monitor):
+        def ended(self, journey: Journey) -> None:
+            raise ZeroDivisionError
+
+    house = House(scripted("a", says("a"), models=["m"]))
+    house.registry.add_monitor(Raises())
+    house.registry.add_monitor(Watches())
+    assert text_of((await house.ask()).events) == "a"
+    assert told == [("began", "none"), ("ended", "a", "finish")]
+    assert "Raises" in caplog.text
+
+
+async def test_what_has_ended_is_known_for_a_while() -> None:
+    house = House(scripted("a", says("a"), models=["m"]))
+    stream = Stream(Journey("r1", "m"))
+    async with house.pipeline.answer(request(), stream) as events:
+        assert house.pipeline.find(stream.id) is stream
+        async for _ in events:
+            pass
+    assert house.pipeline.find(stream.id) is stream
+    assert house.pipeline.find("other") is None
+
+
+async def test_what_is_no_event_is_the_adapters_fault_also_after_the_first_token() -> None:
+    class Talks(Odd):
+        async def odd(self) -> AsyncGenerator[Event, None]:
+            yield A
+            yield "text"  # type: ignore[misc]
+
+    house = House(odd(Talks, models=["m"]))
+    answered = await house.ask()
+    assert isinstance(answered.events[-1], Error)
+    assert "an adapter yields events" in answered.events[-1].message
+    assert house["a"].meter.tallies["total"].failures == {Kind.SERVER: 1}
+
+
+async def test_a_mode_that_fails_is_told_as_what_it_is() -> None:
+    class Fails(StreamingGenerator):
+        async def generate(self, merge: Merge) -> AsyncGenerator[Event, None]:
+            async for event in merge:
+                yield event
+                raise ZeroDivisionError
+
+    house = House(scripted("a", [Start(), A, HANG], models=["m"]))
+    house.registry.add_mode("fails", Fails)
+    answered = await house.ask(weir={"mode": "fails"})
+    assert isinstance(answered.events[-1], Error)
+    assert answered.journey.end == "error:mode"
+    assert not house["a"].meter.tallies["total"].failures, "the provider was blamed"
+    assert not left_behind(house)
+
+
+async def test_what_is_remembered_of_a_stream_does_not_keep_its_request() -> None:
+    """A thousand of them may be remembered, each with a request of many megabytes."""
+
+    class Fails(Odd):
+        async def odd(self) -> AsyncGenerator[Event, None]:
+            if self.config.provider_id == "b":
+                yield A
+            raise ProviderError(Kind.AUTH, "no")
+
+    async def reads(asked: ChatRequest) -> None:
+        async with house.pipeline.answer(asked, stream) as events:
+            assert [type(event) async for event in events] == [TextDelta, Error]
+        raise ZeroDivisionError
+
+    house = House(odd(Fails, "a", models=["m"]), odd(Fails, "b", models=["m"], priority=200))
+    asked, stream = request(), Stream(Journey("r1", "m"))
+    kept = weakref.ref(asked)
+    reading = asyncio.create_task(reads(asked))
+    await asyncio.wait([reading])
+    assert isinstance(reading.exception(), ZeroDivisionError)
+    del asked, reading
+    gc.collect()
+    assert kept() is None
+    assert house.pipeline.find(stream.id) is stream
+
+
+async def test_one_source_goes_by_its_provider_in_every_mode() -> None:
+    for mode in GeneratorMode:
+        house = House(scripted("a", says("a"), models=["m"]))
+        async with house.pipeline.answer(request(weir={"mode": mode}), Stream(Journey("r1", "m"))) as events:
+            assert {event.source async for event in events} == {"a"}, f"in mode {mode}"
+
+
+@pytest.mark.parametrize(
+    ("providers", "source", "rated"),
+    [(["m", "b"], "m", ["a"]), (["a", "b"], "b", ["b"]), ([], None, ["a"]), ([], "a", ["a"]), ([], "b", [])],
+)
+async def test_a_rating_is_for_who_has_answered(providers: list[str], source: str | None, rated: list[str]) -> None:
+    house = House(scripted("a", says("a"), models=["m"]), scripted("b", says("b")))
+    stream = Stream(Journey("r1", "m"))
+    async with house.pipeline.answer(request(weir={"providers": providers}), stream) as events:
+        assert [event async for event in events]
+    await house.pipeline.note(stream, Feedback(stream_id=stream.id, rating="up", source=source))
+    assert [up.id for up in house.router if up.meter.tallies["total"].others] == rated

@@ -1,0 +1,118 @@
+"""A chat.completion.chunk, taken apart and added up. Chunks are OpenAI's:
+https://platform.openai.com/docs/api-reference/chat/streaming
+"""
+
+from typing import Any
+
+import msgspec
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[dict[str, Any]] | None = None
+
+
+class _PlainDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One with nothing beside its text. What is None here is often there, and null."""
+
+    role: Any = None
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: Any = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+
+
+class _PlainChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    index: Any = None
+    delta: _PlainDelta | None = None
+    finish_reason: Any = None
+    logprobs: None = None
+    stop_reason: None = None
+    native_finish_reason: None = None
+
+
+class _PlainChunk(msgspec.Struct, gc=False):
+    choices: list[_PlainChoice] | None = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+_decode_plain = msgspec.json.Decoder(_PlainChunk).decode
+
+_OF_THE_CHOICE = frozenset({"index", "finish_reason", "delta"})
+_OF_THE_DELTA = frozenset({"role", "content", "reasoning_content", "reasoning", "tool_calls"})
+# A chunk with one of these has a Vendor event for the rest of the delta (proxy/adapters/openai_chunks.py).
+_OF_A_VENDOR = ("refusal", "audio", "images", "function_call")
+
+
+def beside(raw: bytes, index: int) -> dict[str, Any]:
+    """What stands beside the text in choice `index` of the chunk `raw` and has no event of its own; mostly nothing.
+
+    It has the shape of a choice: `{"logprobs": {...}, "delta": {"annotations": [...]}}`. Nulls are left out. Where
+    the choice ends in this chunk, what is said of the whole choice is the FinishStep's.
+    """
+    try:
+        _decode_plain(raw)  # of nearly all chunks, and a sixth of the work
+        return {}
+    except msgspec.ValidationError:
+        pass
+    choice = _choice(raw, index)
+    found = {name: it for name, it in choice.items() if it is not None and name not in _OF_THE_CHOICE}
+    if found and choice.get("finish_reason"):
+        found = {"logprobs": found["logprobs"]} if "logprobs" in found else {}
+    delta = choice.get("delta") or {}
+    if not any(delta.get(name) for name in _OF_A_VENDOR):
+        rest = {name: it for name, it in delta.items() if it is not None and name not in _OF_THE_DELTA}
+        found |= {"delta": rest} if rest else {}
+    return found
+
+
+def _choice(raw: bytes, index: int) -> dict[str, Any]:
+    choices = _decode(raw).choices or []
+    return next((choice for choice in choices if (choice.get("index") or 0) == index), {})
+
+
+def add_choice(whole: dict[str, Any], choice: dict[str, Any]) -> None:
+    """Adds a chunk's choice to a choice: deltas and log probabilities are added up, of all else the last is kept.
+
+    Keeps parts of `choice`, and changes them when more is added.
+    """
+    for name, value in choice.items():
+        if name in ("delta", "logprobs"):
+            merge(whole, {name: value})
+        elif value is not None:
+            whole[name] = value
+
+
+_NOT_JOINED = frozenset({"role", "type", "id", "name", "format"})  # some providers repeat them in every chunk
+
+
+def merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Adds a delta the way OpenAI's SDKs do: texts are joined, lists go by `index` or grow, objects are merged."""
+    for name, value in delta.items():
+        known = whole.get(name)
+        if value is None:
+            whole.setdefault(name, None)
+        elif isinstance(value, list) and (known is None or isinstance(known, list)):
+            whole[name] = _indexed(value, known or [])
+        elif name in _NOT_JOINED:
+            whole[name] = value
+        elif isinstance(known, str) and isinstance(value, str):
+            whole[name] = known + value
+        elif isinstance(known, dict) and isinstance(value, dict):
+            merge(known, value)
+        else:
+            whole[name] = value
+
+
+def _indexed(items: list[Any], whole: list[Any]) -> list[Any]:
+    """Items that carry an `index` are merged with the item of that index; others are appended."""
+    for item in items:
+        index = item.get("index") if isinstance(item, dict) else None
+        twin = next((known for known in whole if isinstance(known, dict) and known.get("index") == index), None)
+        if index is None or twin is None:
+            whole.append(item)
+        else:
+            merge(twin, item)
+    return whole

@@ -1,0 +1,82 @@
+"""Text is cut anew, into pieces of one size."""
+
+from collections.abc import AsyncGenerator, Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from proxy.events import Event, Quiet, TextDelta
+from proxy.generator import StreamingGenerator
+from proxy.merge import Merge
+from proxy.modes.text import Held, Run
+from proxy.modes.units import Characters, Lines, Sentences, Unit, Words, clusters
+
+MOST_HELD = 64 * 1024  # characters; a piece that would be longer is cut there
+UNITS = {"characters": Characters, "words": Words, "sentences": Sentences, "lines": Lines}
+
+
+class Chunked(StreamingGenerator):
+    """Each piece has `size` units. Only the last one before something else than text, or the end, may have fewer."""
+
+    unit: Literal["characters", "words", "sentences", "lines"] = "words"
+    size: int = Field(default=1, ge=1, le=65536)
+
+    async def generate(self, merge: Merge) -> AsyncGenerator[Event, None]:
+        held = Held(lambda source, index: _Pieces(source, index, UNITS[self.unit](), self.size))
+        async for event in merge:
+            if isinstance(event, TextDelta):
+                run = held.run_of(event)
+                run.add(event)
+                for piece in run.cut():
+                    yield piece
+            elif not isinstance(event, Quiet):
+                for piece in held.let_go(event):
+                    yield piece
+                yield event
+
+
+class _Pieces(Run):
+    def __init__(self, source: str, index: int, unit: Unit, size: int):
+        super().__init__(source, index)
+        self._unit = unit
+        self._size = size
+        self._units = 0  # complete ones in what is held
+        self._seen = 0  # characters of it that are done with
+        self._told = False  # the unit has been told what comes next
+
+    def cut(self) -> Iterator[TextDelta]:
+        """The pieces that are certain, whatever comes."""
+        text, start = self.text, 0
+        for end in self._ends(text):
+            yield self.piece(text[start:end])
+            start = end
+        self.text = text[start:]
+        self._seen -= start
+
+    def _ends(self, text: str) -> Iterator[int]:
+        start = 0
+        for cluster, whole in clusters(text, self._seen):
+            if not self._told and (whole or not cluster.isspace()):
+                self._told = True
+                if self._complete(self._unit.ends_before(cluster)):
+                    yield (start := self._seen)
+            if not whole:
+                break
+            self._told = False
+            self._seen += len(cluster)
+            if self._complete(self._unit.ends_after(cluster)) or self._seen - start >= MOST_HELD:
+                self._units = 0
+                yield (start := self._seen)
+        while len(text) - start >= MOST_HELD:  # before a cluster that still grows; inside it, if it never ends
+            self._units = 0
+            if self._seen == start:
+                self._seen, self._told = len(text), False
+            yield (start := self._seen)
+
+    def _complete(self, unit_ends: bool) -> bool:
+        """Counts a unit, and says whether it completes a piece."""
+        self._units += unit_ends
+        if self._units < self._size:
+            return False
+        self._units = 0
+        return True

@@ -1,0 +1,151 @@
+"""Where text may be cut: between grapheme clusters, and where a character, a word, a sentence or a line ends.
+
+Where a cut falls depends on the text alone, not on the pieces in which it comes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import regex
+
+_CLUSTER = regex.compile(r"\X")  # https://unicode.org/reports/tr29/#Grapheme_Cluster_Boundaries
+_LINE_END = ("\n", "\r", "\u0085", "\u2028", "\u2029")
+
+
+def clusters(text: str, start: int) -> Iterator[tuple[str, bool]]:
+    """What a reader takes for characters, from `start`, and whether each is complete: the last one may still grow."""
+    rest, last = text[start:], ""
+    for cluster in rest if _is_plain(rest) else (match[0] for match in _CLUSTER.finditer(rest)):
+        if last:
+            yield last, True
+        last = cluster
+    if last:
+        yield last, last.endswith("\n")
+
+
+def _is_plain(text: str) -> bool:
+    """Each of its characters is a cluster, as in nearly all of English; that is told much faster."""
+    return text.isascii() and "\r" not in text
+
+
+class Unit:
+    """Told one cluster after the other, says where units end: before it, or after it.
+
+    What it says before a cluster holds for whatever that may grow to, unless it is a blank.
+    """
+
+    def ends_before(self, cluster: str) -> bool:
+        return False
+
+    def ends_after(self, cluster: str) -> bool:
+        return False
+
+
+class Characters(Unit):
+    def ends_after(self, cluster: str) -> bool:
+        return True
+
+
+class Lines(Unit):
+    """With their line breaks."""
+
+    def ends_after(self, cluster: str) -> bool:
+        return cluster.endswith(_LINE_END)
+
+
+# Scripts that are written without blanks between words.
+_DENSE = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
+
+
+class Words(Unit):
+    """What stands between blanks, with the blanks that follow; in a script without blanks, each character.
+
+    Punctuation belongs to what it follows: "Hello, " is one, "\u4f60\u597d\uff0c" (hello and a comma) are two.
+    """
+
+    def __init__(self) -> None:
+        self._word = _Word()
+
+    def ends_before(self, cluster: str) -> bool:
+        word = self._word
+        if cluster.isspace():
+            word.blank = True
+            return False
+        dense = not cluster.isascii() and _DENSE.match(cluster) is not None
+        letter = dense or cluster[0].isalnum()
+        ends = (word.said and word.blank) or (word.letter and dense) or (word.dense and letter)
+        if ends:
+            word = self._word = _Word()
+        word.said, word.blank = True, False
+        word.letter |= letter
+        word.dense |= dense
+        return ends
+
+
+@dataclass(slots=True)
+class _Word:
+    """What is in it so far: anything at all, a letter or digit, one of a dense script; and whether a blank was last."""
+
+    said: bool = False
+    letter: bool = False
+    dense: bool = False
+    blank: bool = False
+
+
+_CLOSES = regex.compile(
+    r"(?![\p{Ps}\p{Pi}])\p{Sentence_Break=Close}"
+)  # https://unicode.org/reports/tr29/#Sentence_Boundaries
+_STOPS = regex.compile(r"\p{Sentence_Break=STerm}")
+
+
+class Sentences(Unit):
+    """Up to a full stop, `!`, `?` and the like, the quotes and brackets it closes, and the blanks that follow.
+
+    A line break ends one too. A `.` does not if a small letter follows, or if nothing but a number comes before it.
+    """
+
+    def __init__(self) -> None:
+        self._sentence = _Sentence()
+
+    def ends_before(self, cluster: str) -> bool:
+        sentence = self._sentence
+        if cluster.isspace():
+            sentence.blank = True
+            sentence.broken |= cluster.endswith(_LINE_END)
+            return False
+        stop = sentence.stop_of(cluster)
+        if sentence.stop and not sentence.blank and (stop or _CLOSES.match(cluster)):
+            sentence.stop = stop or sentence.stop
+            return False
+        ends = sentence.ends_before(cluster)
+        if ends:
+            sentence = self._sentence = _Sentence()
+        sentence.said, sentence.blank, sentence.broken = True, False, False
+        sentence.letter |= cluster[0].isalpha()
+        sentence.stop = stop
+        return ends
+
+
+@dataclass(slots=True)
+class _Sentence:
+    """What is in it so far: anything at all, a letter; and what was last: a stop, blanks, a line break among them."""
+
+    said: bool = False
+    letter: bool = False
+    stop: str = ""
+    blank: bool = False
+    broken: bool = False
+
+    def stop_of(self, cluster: str) -> str:
+        """The stop that `cluster` is, if it may end this sentence."""
+        first = cluster[0]
+        if first in ".\u2026":
+            return first if self.letter else ""
+        return first if _STOPS.match(first) else ""
+
+    def ends_before(self, following: str) -> bool:
+        if not self.said or self.broken or not self.stop:
+            return self.said and self.broken
+        if self.stop in (".", "\u2026"):
+            return self.blank and not following[0].islower()
+        return self.blank or not self.stop.isascii()  # where there are no blanks, none is needed
