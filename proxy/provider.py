@@ -38,7 +38,10 @@ class Timeouts(_Strict):
 
 
 class ProviderConfig(_Strict):
-    """One provider. `model_name` is the upstream's name of its default model, `models` the names clients may use."""
+    """One provider. `model_name` is the upstream's name of its default model, `models` the names clients may use.
+
+    `context_window`: tokens that a prompt and its answer may have together, where the model's name does not tell.
+    """
 
     provider_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     provider_type: Name
@@ -46,6 +49,7 @@ class ProviderConfig(_Strict):
     api_key: SecretStr | None = None
     base_url: str | None = None
     models: list[Name] = []
+    context_window: Annotated[int, Field(ge=256, le=1_000_000_000)] | None = None
     priority: Annotated[int, Field(ge=0, le=1000)] = 1
     retry: Retry = Retry()
     timeouts: Timeouts = Timeouts()

@@ -4,13 +4,16 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from proxy.adapter import BaseProviderAdapter
+from proxy.adapter import BaseProviderAdapter, Tools
+from proxy.adapters.litellm_windows import window_of
 from proxy.circuit import Circuit
 from proxy.errors import ConfigError, Kind, ProviderError, redact
 from proxy.provider import ProviderConfig
 from proxy.tally import Meter
+from proxy.window import Estimate
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ class Upstream:
         self.clock = clock
         self.circuit = Circuit()
         self.meter = meter or Meter(clock)
+        self.estimate = Estimate()
         self.rests_until = 0.0  # it answered 429 and said how long to wait
         self.active = 0  # streams that run now on this registration
         self._prepared: asyncio.Task[None] | None = None
@@ -58,6 +62,15 @@ class Upstream:
 
     def rest(self, seconds: float) -> None:
         self.rests_until = max(self.rests_until, self.clock() + min(seconds, LONGEST_REST))
+
+    async def context_window(self, model: str) -> int | None:
+        """Tokens that a prompt and its answer may have together, with the upstream's `model`; None if nobody knows."""
+        told = self.config.context_window or self.adapter.context_window(model)
+        return told or await window_of(self.config.provider_type, model)
+
+    async def room(self, model: str, fields: Mapping[str, Any], tools: Tools | None = None) -> int:
+        """Bytes that the messages of a request with these `fields` may have, as `window.size_of` counts them."""
+        return self.estimate.room(await self.context_window(model), fields, tools)
 
     async def prepare(self) -> None:
         """Waits until the adapter is ready; the first call makes it so, the next one if that failed.

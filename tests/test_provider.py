@@ -20,6 +20,7 @@ def made(**fields: Any) -> ProviderConfig:
 def test_three_names_are_enough() -> None:
     config = made()
     assert (config.retry.max_attempts, config.timeouts.first_token, config.priority) == (3, 120, 1)
+    assert config.context_window is None
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -57,6 +58,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"headers": {"a": "x\0"}}, "headers: .*'a'.*printable ASCII"),
     ({"headers": {"a": "x\x1b"}}, "headers: .*'a'.*printable ASCII"),
     ({"headers": {"a": 1}}, "headers.a"),
+    ({"context_window": 255}, "context_window"),
+    ({"context_window": 10**10}, "context_window"),
+    ({"context_window": "large"}, "context_window"),
     ({"priority": -1}, "priority"),
     ({"priority": 1001}, "priority"),
     ({"retry": {"max_attempts": 0}}, "retry.max_attempts"),
@@ -169,7 +173,7 @@ def test_a_printed_registration_shows_no_key() -> None:
 def test_the_store_gets_everything_back() -> None:
     config = made(
         base_url="http://host/v1", models=["x"], priority=7, retry={"max_attempts": 1}, timeouts={"total": 9},
-        drop_params="always", **SECRETS,
+        drop_params="always", context_window=8192, **SECRETS,
     )  # fmt: skip
     stored = json.loads(json.dumps(config.private()))
     assert ProviderConfig(**stored) == config

@@ -9,6 +9,7 @@ import proxy.upstream
 from proxy.errors import ConfigError, Kind, ProviderError
 from proxy.testing import ScriptedAdapter, scripted
 from proxy.upstream import LONGEST_REST, Upstream
+from proxy.window import UNKNOWN, Size
 from tests.journeys import Clock, idle, odd
 from tests.journeys import Odd as Adapter
 
@@ -172,3 +173,32 @@ def test_it_is_due_when_both_its_rest_and_its_circuit_say_so() -> None:
     assert not upstream.usable()
     clock.now = upstream.due()
     assert upstream.usable()
+
+
+def upstream_of(adapter: type[Adapter] = Adapter, **config: object) -> Upstream:
+    made = odd(adapter, **config)  # type: ignore[arg-type]
+    return Upstream(made.config, made)
+
+
+class Knowing(Adapter):
+    def context_window(self, model: str) -> int | None:
+        return {"own": 2048}.get(model)
+
+
+async def test_its_window_is_what_the_operator_says_then_the_adapter_then_the_map() -> None:
+    known = upstream_of(Knowing, provider_type="openai")
+    assert await known.context_window("own") == 2048
+    assert await known.context_window("gpt-4o") == 128_000
+    assert await known.context_window("nobody-knows-it") is None
+    assert await upstream_of(Knowing, context_window=4096).context_window("own") == 4096
+    assert await upstream_of().context_window("m") is None
+
+
+async def test_its_room_is_what_its_window_and_its_tokens_leave() -> None:
+    known = upstream_of(context_window=8000)
+    fields = {"max_tokens": 1200}
+    assert await known.room("m", fields) == (7200 - 1200) * 4
+    for _ in range(50):
+        known.estimate.learn(Size(10_000), 5_000)
+    assert await known.room("m", fields) == pytest.approx((7200 - 1200) * 2, rel=0.01)
+    assert await upstream_of().room("m", {}, [{"type": "function"}]) == UNKNOWN - len('[{"type":"function"}]')

@@ -46,6 +46,10 @@ class LocalAdapter(OpenAIAdapter):
     def defaults(self) -> dict[str, Any]:
         return {}
 
+    def context_window(self, model: str) -> int | None:
+        window: int = self.config.params.get("n_ctx", NUMBERS["n_ctx"][0])
+        return window
+
     async def create_model(self) -> None:
         """Checks what the engine needs; it is started by the first stream."""
         self._engine = Engine(engine_plan(self.config), self._clock)

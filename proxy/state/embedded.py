@@ -1,6 +1,7 @@
 """Housekeeping that a Redis server does by itself and the embedded store does not."""
 
 import asyncio
+from typing import Any
 
 from proxy.state.store import Store
 
@@ -8,12 +9,12 @@ from proxy.state.store import Store
 _COST = {
     "string": ("strlen", 1),
     "hash": ("hlen", 400),
-    "stream": ("xlen", 417),
     "list": ("llen", 100),
     "set": ("scard", 100),
     "zset": ("zcard", 150),
 }
 _KEY_COST = 500
+_ENTRY_COST = 417  # of a stream, beside what it holds
 
 
 async def sweep(store: Store, budget: int) -> int:
@@ -26,8 +27,7 @@ async def sweep(store: Store, budget: int) -> int:
         lifetime = await client.pttl(key)  # touching an expired key frees it
         if lifetime == -2:
             continue
-        command, cost = _COST.get(await client.type(key), ("exists", 0))
-        size = _KEY_COST + cost * await getattr(client, command)(key)
+        size = _KEY_COST + await _size(client, key)
         total += size
         if lifetime >= 0:
             mortal.append((lifetime, key, size))
@@ -38,3 +38,13 @@ async def sweep(store: Store, budget: int) -> int:
         await client.delete(key)
         total -= size
     return total
+
+
+async def _size(client: Any, key: str) -> int:
+    kind = await client.type(key)
+    if kind == "stream":  # the newest entries stand for all: those of one stream are alike, those of two are not
+        newest = await client.xrevrange(key, count=4)
+        weight = sum(len(value) for _, fields in newest for value in fields.values()) // max(1, len(newest))
+        return int(await client.xlen(key)) * (_ENTRY_COST + weight)
+    command, cost = _COST.get(kind, ("exists", 0))
+    return int(cost * await getattr(client, command)(key))

@@ -63,6 +63,13 @@ async def test_a_prompt_that_does_not_fit_is_the_clients_mistake(make: Make) -> 
 PIXEL = "data:image/png;base64,AAAA"
 
 
+async def test_it_knows_its_window(make: Make) -> None:
+    """A conversation is cut to it; LiteLLM's map does not know a model of one's own."""
+    for params, window in (({}, 2048), ({"n_ctx": 512}, 512)):
+        adapter = make(**params)
+        assert adapter.context_window(adapter.config.model_name) == window
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

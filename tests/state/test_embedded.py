@@ -84,3 +84,10 @@ async def test_a_process_outlives_the_sweep_of_its_own_lease(store: Store) -> No
     assert not await store.client.exists(store.key("process", process.process))
     await process.renew()
     assert await store.client.exists(store.key("process", process.process))
+
+
+async def test_a_stream_weighs_what_its_entries_hold(store: Store) -> None:
+    """A conversation's entry may be megabytes."""
+    for _ in range(3):
+        await store.client.xadd("conversation", {"asked": "x" * 100_000})
+    assert await sweep(store, PLENTY) > 300_000
