@@ -4,10 +4,12 @@ A chunk that came in on this wire leaves as it came, byte for byte. Events witho
 """
 
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from proxy.chunk import beside
 from proxy.errors import WeirError
 from proxy.events import (
     Abort,
@@ -17,19 +19,22 @@ from proxy.events import (
     FinishStep,
     ReasoningDelta,
     Start,
+    Steered,
     TextDelta,
     ToolInputDelta,
     Usage,
     Vendor,
 )
 
-KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
-_json = msgspec.json.Encoder().encode
+to_json = msgspec.json.Encoder().encode
+_SAID_BEFORE = ("index", "delta", "logprobs")  # of a choice, when its end is left alone
 
 
 class ChunkEncoder:
     """Writes one stream as server-sent events. `include_usage`: the client asked for the chunk that counts tokens."""
+
+    content_headers: Mapping[str, str] = {}
 
     def __init__(self, request_id: str, model: str, *, include_usage: bool):
         self._id = f"chatcmpl-{request_id}"
@@ -37,17 +42,18 @@ class ChunkEncoder:
         self._created = int(time.time())
         self._include_usage = include_usage
         self._held: list[Event] = []  # events of one chunk, of which more are to come
+        self._first: bytes | None = None  # the provider's first chunk
+        self._facts: dict[str, Any] | None = None  # what it says there of the whole answer
 
     def encode(self, event: Event) -> bytes:
         """The bytes that `event` adds to the stream; often none."""
         if event.commits and event.raw is not None and event.parts == 1 and not self._held:
             return b"data: " + event.raw + b"\n\n"  # nearly all of them
-        data = b"".join(b"data: " + chunk + b"\n\n" for chunk in self.chunks(event))
-        if isinstance(event, Finish):
-            return data + DONE
-        if isinstance(event, Error | Abort):
-            return data + encode_error(_failure(event))
-        return data
+        return self._frames(event)
+
+    def error(self, error: WeirError) -> bytes:
+        """An error inside a stream; OpenAI's SDKs raise it. No [DONE] follows: the stream is not complete."""
+        return b"data: " + to_json(error.body()) + b"\n\n"
 
     def chunks(self, event: Event) -> list[bytes]:
         """The chunks that `event` completes, as JSON. Events of one chunk leave in it if they are still together."""
@@ -56,8 +62,7 @@ class ChunkEncoder:
             found = [chunk for held in self._held for chunk in self._built(held)]
             self._held = []
         if isinstance(event, Start):
-            self._id, self._model = event.id or self._id, event.model or self._model
-            self._created = event.created or self._created
+            self._begin(event)
         if event.raw is None:
             return found + self._built(event)
         self._held.append(event)
@@ -67,27 +72,63 @@ class ChunkEncoder:
                 found.append(event.raw)
         return found
 
+    def _frames(self, event: Event) -> bytes:
+        data = b"".join(b"data: " + chunk + b"\n\n" for chunk in self.chunks(event))
+        if isinstance(event, Finish):
+            return data + DONE
+        if isinstance(event, Error | Abort):
+            return data + self.error(_failure(event))
+        return data
+
+    def _begin(self, start: Start) -> None:
+        self._id, self._model = start.id or self._id, start.model or self._model
+        self._created = start.created or self._created
+        if self._first is None and start.raw is not None:
+            self._first, self._facts = start.raw, None
+
     def _built(self, event: Event) -> list[bytes]:
         """A chat.completion.chunk that says what `event` says; none if this wire has no word for it."""
-        chunk = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
         if isinstance(event, Usage):
-            return [_json({**chunk, "choices": [], "usage": usage_fields(event)})] if self._include_usage else []
-        delta = _delta(event)
-        if delta is None:
+            return [self._with([], usage=usage_fields(event))] if self._include_usage else []
+        choice = _choice(event)
+        if choice is None:
             return []
-        reason = event.reason if isinstance(event, FinishStep) else None
-        return [_json({**chunk, "choices": [{"index": event.index, "delta": delta, "finish_reason": reason}]})]
+        marker = {"weir": {"type": "data-steer", "instruction": event.instruction}} if type(event) is Steered else {}
+        return [self._with([{"index": event.index, **choice}], **marker)]
 
-
-def encode_error(error: WeirError) -> bytes:
-    """An error inside a stream; OpenAI's SDKs raise it. No [DONE] follows: the stream is not complete."""
-    return b"data: " + _json(error.body()) + b"\n\n"
+    def _with(self, choices: Iterable[Mapping[str, Any]], **more: Any) -> bytes:
+        if self._facts is None:
+            self._facts = _facts(self._first) if self._first else {}
+        chunk = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
+        return to_json({**self._facts, **chunk, "choices": list(choices), **more})
 
 
 def _failure(event: Error | Abort) -> WeirError:
     if isinstance(event, Error):
         return WeirError(event.message, status=502, code=event.code)
     return WeirError(f"the stream was stopped: {event.reason}", status=503, code="stopped")
+
+
+def _facts(chunk: bytes) -> dict[str, Any]:
+    """What every chunk of an answer repeats, such as system_fingerprint; not what only pads or belongs to one."""
+    fields = msgspec.json.decode(chunk).items()
+    return {name: value for name, value in fields if isinstance(value, str | int | float) and name != "obfuscation"}
+
+
+def _choice(event: Event) -> dict[str, Any] | None:
+    """The choice of a chunk that says what `event` says, but for its index."""
+    delta = _delta(event)
+    if delta is None:
+        return None
+    reason, more = None, {}
+    if isinstance(event, FinishStep):
+        reason = event.reason
+        choice = _choice_in(event.raw, event.index) if event.raw is not None else {}
+        more = {name: value for name, value in choice.items() if name not in _SAID_BEFORE}
+    elif isinstance(event, TextDelta):
+        more = event.extra or (beside(event.raw, event.index) if event.raw is not None else {})
+        delta = {**more.get("delta", {}), **delta}
+    return {**more, "delta": delta, "finish_reason": reason}
 
 
 def _delta(event: Event) -> dict[str, Any] | None:
@@ -105,23 +146,27 @@ def _delta(event: Event) -> dict[str, Any] | None:
             if event.name is not None:
                 call["function"]["name"] = event.name
             return {"tool_calls": [call]}
-        case FinishStep():
+        case FinishStep() | Steered():
             return {}
         case Vendor(raw=bytes(raw)):
-            return _unnamed(raw, event.index)
+            return unnamed(raw, event.index)
     return None
 
 
-def _unnamed(raw: bytes, index: int) -> dict[str, Any] | None:
-    """What of a chunk's choice has no event of its own, such as a refusal."""
+def unnamed(raw: bytes, index: int) -> dict[str, Any] | None:
+    """What of a choice's delta has no event of its own, such as a refusal; None if the chunk has no such choice."""
+    choice = _choice_in(raw, index)
     named = ("role", "reasoning_content", "reasoning", "tool_calls")
-    for choice in msgspec.json.decode(raw).get("choices") or ():
-        if choice.get("index", 0) == index:
-            delta = {name: value for name, value in (choice.get("delta") or {}).items() if name not in named}
-            if isinstance(delta.get("content"), str):
-                del delta["content"]
-            return delta
-    return None
+    delta = {name: value for name, value in (choice.get("delta") or {}).items() if name not in named}
+    if isinstance(delta.get("content"), str):
+        del delta["content"]
+    return delta if choice else None
+
+
+def _choice_in(raw: bytes, index: int) -> dict[str, Any]:
+    """The choice of a provider's chunk; empty if it has none of that index."""
+    choices: list[dict[str, Any]] = msgspec.json.decode(raw).get("choices") or []
+    return next((choice for choice in choices if (choice.get("index") or 0) == index), {})
 
 
 def usage_fields(usage: Usage) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from proxy.chunk import add_choice, merge
 from proxy.events import Event, Finish, Usage
 from proxy.wire.openai import ChunkEncoder, usage_fields
 
@@ -42,39 +43,5 @@ class Fold:
             index = choice.pop("index", 0)
             whole = self._choices.setdefault(index, {"index": index, "message": {}, "finish_reason": None})
             merge(whole["message"], choice.pop("delta", None) or {})
-            merge(whole, {"logprobs": choice.pop("logprobs")} if "logprobs" in choice else {})
-            whole |= {name: value for name, value in choice.items() if value is not None}
+            add_choice(whole, choice)
         self._head |= {name: value for name, value in chunk.items() if not self._head.get(name)}
-
-
-_NOT_JOINED = frozenset({"role", "type", "id", "name", "format"})  # some providers repeat them in every chunk
-
-
-def merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Adds a delta the way OpenAI's SDKs do: texts are joined, lists go by `index` or grow, objects are merged."""
-    for name, value in delta.items():
-        known = whole.get(name)
-        if value is None:
-            whole.setdefault(name, None)
-        elif isinstance(value, list) and (known is None or isinstance(known, list)):
-            whole[name] = _indexed(value, known or [])
-        elif name in _NOT_JOINED:
-            whole[name] = value
-        elif isinstance(known, str) and isinstance(value, str):
-            whole[name] = known + value
-        elif isinstance(known, dict) and isinstance(value, dict):
-            merge(known, value)
-        else:
-            whole[name] = value
-
-
-def _indexed(items: list[Any], whole: list[Any]) -> list[Any]:
-    """Items that carry an `index` are merged with the item of that index; others are appended."""
-    for item in items:
-        index = item.get("index") if isinstance(item, dict) else None
-        twin = next((known for known in whole if isinstance(known, dict) and known.get("index") == index), None)
-        if index is None or twin is None:
-            whole.append(item)
-        else:
-            merge(twin, item)
-    return whole

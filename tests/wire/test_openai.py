@@ -18,14 +18,18 @@ from proxy.events import (
     Finish,
     FinishStep,
     ReasoningDelta,
+    SourceEnd,
     Start,
+    Steered,
     TextDelta,
+    ToolInput,
     ToolInputDelta,
+    ToolOutput,
     Usage,
     Vendor,
 )
 from proxy.testing import chunk
-from proxy.wire.openai import DONE, KEEP_ALIVE, ChunkEncoder, encode_error
+from proxy.wire.openai import DONE, ChunkEncoder
 
 
 def read(*payloads: Any) -> list[Event]:
@@ -120,10 +124,56 @@ def test_what_is_held_leaves_before_the_end(end: Event) -> None:
 
 
 def test_a_rebuilt_chunk_belongs_to_the_same_completion() -> None:
-    first, second = read(chunk({"role": "assistant"}), chunk({"content": "a"}))
+    facts: dict[str, Any] = {"system_fingerprint": "fp", "service_tier": "default", "provider": "Together"}
+    only_once: dict[str, Any] = {"obfuscation": "x7", "usage": None, "prompt_token_ids": [1, 2]}
+    first, second = read(chunk({"role": "assistant"}, **facts, **only_once), chunk({"content": "a"}, **facts))
     texts = [json.loads(text) for text in written([first, changed(second)])]
-    for field in ("id", "model", "created", "object"):
+    for field in ("id", "model", "created", "object", *facts):
         assert texts[0][field] == texts[1][field], f"{field} changes within one completion"
+    assert not only_once.keys() & texts[1].keys(), "what was said of one chunk was said of another"
+
+
+LAST = chunk({"content": "a", "annotations": [1]}, finish="stop")
+LAST["choices"][0] |= {"logprobs": {"content": [{"token": "a"}]}, "stop_reason": "eos"}
+
+
+def choices(events: Sequence[Event]) -> list[Any]:
+    return [json.loads(text)["choices"][0] for text in written(events) if text != b"[DONE]"]
+
+
+def test_an_end_without_its_text_keeps_what_was_said_of_the_choice() -> None:
+    """A mode has cut the text anew; it took along what stood beside it."""
+    start, text, end = read(chunk({"role": "assistant"}), LAST)
+    beside = {"logprobs": {"content": [{"token": "a"}]}, "delta": {"annotations": [1]}}
+    assert choices([start, TextDelta(content="la la a", extra=beside), end, Finish()])[1:] == [
+        {
+            "index": 0,
+            "logprobs": {"content": [{"token": "a"}]},
+            "delta": {"annotations": [1], "content": "la la a"},
+            "finish_reason": None,
+        },
+        {"index": 0, "stop_reason": "eos", "delta": {}, "finish_reason": "stop"},
+    ]
+    assert choices([start, end, Finish()])[1] == choices([start, changed(text), end, Finish()])[2]
+
+
+def test_a_text_without_its_end_keeps_what_stood_beside_it() -> None:
+    start, text, _ = read(chunk({"role": "assistant"}), LAST)
+    assert choices([start, text, Finish()])[1] == {
+        "index": 0,
+        "logprobs": {"content": [{"token": "a"}]},
+        "delta": {"annotations": [1], "content": "a"},
+        "finish_reason": None,
+    }
+
+
+def test_a_stream_that_was_steered_is_marked() -> None:
+    marker = {"type": "data-steer", "instruction": "shorter"}
+    first, second = read(chunk({"role": "assistant"}), chunk({"content": "a"}, id="another"))
+    _, marked, _ = (json.loads(text) for text in written([first, Steered(instruction="shorter"), second]))
+    assert marked["weir"] == marker
+    assert marked["choices"] == [{"index": 0, "delta": {}, "finish_reason": None}]
+    ChatCompletionChunk.model_validate(marked, strict=True)
 
 
 USAGE = chunk(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4})
@@ -148,9 +198,9 @@ def test_only_a_complete_stream_is_done() -> None:
         *_, last = written([Start(), end])
         error = json.loads(last)["error"]
         assert set(error) == {"message", "type", "param", "code"}, f"{end} is not in OpenAI's shape"
-    assert b"[DONE]" not in encode_error(NoAnswer({"a": ProviderError(Kind.CUT, "cut")}))
+    failed = ChunkEncoder("r1", "asked", include_usage=False).error(NoAnswer({"a": ProviderError(Kind.CUT, "cut")}))
+    assert b"[DONE]" not in failed
     assert DONE == b"data: [DONE]\n\n"
-    assert KEEP_ALIVE[:1] + KEEP_ALIVE[-2:] == b":\n\n", "a keep-alive is a comment"
 
 
 BUILT: list[Event] = [
@@ -182,4 +232,6 @@ def test_a_built_chunk_is_one_of_openais(event: Event) -> None:
 
 
 def test_what_the_wire_has_no_word_for_is_not_written() -> None:
-    assert written([Vendor(), Vendor(answer=True)]) == []
+    unspoken: list[Event] = [Vendor(), Vendor(answer=True), SourceEnd(reason="finish")]
+    run_by_an_agent: list[Event] = [ToolInput(id="c", name="f"), ToolOutput(id="c", output=1)]
+    assert written([*unspoken, *run_by_an_agent]) == []
