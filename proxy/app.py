@@ -7,11 +7,10 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from proxy.api import chat, errors, health, models, providers
-from proxy.api.auth import Keys
+from proxy.api import errors
 from proxy.api.envelope import Envelope
+from proxy.api.mount import Mount
 from proxy.settings import Settings
-from proxy.weir import Weir
 
 
 def create_app(settings: Settings | None = None, path: Path | None = None) -> FastAPI:
@@ -22,18 +21,17 @@ def create_app(settings: Settings | None = None, path: Path | None = None) -> Fa
     settings = settings or Settings.from_environment(os.environ)
     if path is None and os.environ.get("WEIR_CONFIG"):
         path = Path(os.environ["WEIR_CONFIG"])
+    mount = Mount(settings, path)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with Weir.open(settings, path) as weir:
-            app.state.weir = weir
+        async with mount.lifespan(app):
+            app.state.weir = mount.weir
             yield
 
     # No page of documentation: it would be open to all, and loads its code from elsewhere.
     app = FastAPI(title="Weir", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
-    app.state.keys = Keys(settings)
-    for module in (chat, models, health, providers):
-        app.include_router(module.router)
+    app.include_router(mount.router)
     errors.install(app)
     app.add_middleware(Envelope)
     return app

@@ -1,5 +1,7 @@
-"""uvicorn's HTTP connection, with two habits changed that ASGI gives no way to reach."""
+"""uvicorn's HTTP connection, with habits changed that ASGI gives no way to reach."""
 
+import asyncio
+import socket
 from http import HTTPStatus
 
 import msgspec
@@ -8,10 +10,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from proxy.errors import RequestError
 
 ABORT = "weir.abort"  # in `scope["extensions"]`: drops the connection, and what the client has not taken of it
+WAITING = 16 * 1024  # bytes that wait here, and again in the kernel, for a client that is slower than we are
 
 
 class Connection(HttpToolsProtocol):
-    """Lets go of a client that takes nothing, and answers what is not HTTP in OpenAI's error shape, as all else."""
+    """Lets go of a client that takes nothing, keeps little on its way to a slow one, and answers what is not HTTP in
+    OpenAI's error shape, as all else.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """What has left cannot be overtaken, or stopped: by default that is megabytes."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WAITING)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WAITING)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

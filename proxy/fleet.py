@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Coroutine
 from typing import Any
 
@@ -15,6 +16,7 @@ from proxy.provider import ProviderConfig, mistakes
 from proxy.routing import Router
 from proxy.state.circuits import CircuitStore
 from proxy.state.providers import ProviderStore
+from proxy.state.sessions import SessionStore
 from proxy.state.stats import StatsStore
 from proxy.state.store import Lost, Store
 from proxy.tasks import end, keep
@@ -29,10 +31,12 @@ SLOW_BEAT = 1.0  # seconds between renewals of the lease, and looks for dead pro
 class Fleet:
     """One replica's part in the fleet. `file`: the providers of providers.yaml, which win over registered ones."""
 
-    def __init__(self, store: Store, router: Router):
+    def __init__(self, store: Store, router: Router, sessions: SessionStore | None = None):
+        self.replica = secrets.token_hex(6)  # this one's name, for as long as it runs
         self.store = store
         self.router = router
         self.stats = StatsStore(store)
+        self.sessions = sessions or SessionStore(store, ttl=86400)
         self.providers = ProviderStore(store)
         self.circuits = CircuitStore(store, self.stats.process)
         self.file: dict[str, ProviderConfig] = {}
@@ -112,6 +116,7 @@ class Fleet:
             for up in self.router:
                 if ours.get(up.id) is up.circuit.verdict:
                     up.circuit.changed = False
+        await self.sessions.settle()
         version = await attempt("providers", self.providers.version())
         if version is None and self._version is not None:
             log.warning("Redis has lost its memory: registering again what this replica knows")

@@ -21,6 +21,7 @@ from proxy.errors import ConfigError
 from proxy.logs import configure
 from proxy.settings import Settings
 from proxy.tasks import keep
+from proxy.websocket import OPTIONS
 from proxy.weir import Weir
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
         proxy_headers=False,
         timeout_keep_alive=75,  # longer than a load balancer's, so that it never meets a connection that just closed
         timeout_graceful_shutdown=int(settings.grace) + 5,
+        **OPTIONS,
     )
     for sig in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them once more at the end; we have obeyed by then
         signal.signal(sig, lambda *_: None)

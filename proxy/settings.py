@@ -1,5 +1,6 @@
 """The environment, read and checked once. Every variable is in README.md."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from proxy.errors import ConfigError
 from proxy.provider import mistakes
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _Seconds = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
 
 
@@ -20,6 +22,7 @@ class Settings(BaseModel):
     redis_prefix: str = "weir:"
     admin_key: SecretStr | None = None
     api_keys: list[SecretStr] = []
+    origins: list[str] = []  # of pages that may open a WebSocket, beside those served from where Weir is; `*` is all
     max_body: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
     keep_alive: Annotated[float, Field(gt=0, le=3600)] = 15.0  # silence on a stream before a comment is sent
     status_wait: _Seconds = 10.0  # how long the status line waits for the first event
@@ -27,7 +30,9 @@ class Settings(BaseModel):
     drain: _Seconds = 5.0  # after SIGTERM: not ready any more, but still serving
     grace: _Seconds = 30.0  # then: how long running streams may go on
     store_budget: Annotated[int, Field(ge=1024 * 1024)] = 256 * 1024 * 1024  # of the embedded store
+    session_ttl: Annotated[int, Field(ge=60, le=315_360_000)] = 30 * 86400  # of a session, after its last use
     log_level: str = "INFO"
+    log_content: bool = False  # prompts and answers, in clear
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -37,6 +42,16 @@ class Settings(BaseModel):
         if not (keys := [key.strip() for key in value.split(",") if key.strip()]):
             raise ValueError("is set, but holds no key")
         return keys
+
+    @field_validator("origins", mode="before")
+    @classmethod
+    def _origins(cls, value: Any) -> Any:
+        given = value.split(",") if isinstance(value, str) else value
+        origins = [text for origin in given if (text := str(origin).strip().lower().removesuffix("/"))]
+        for origin in origins:
+            if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: write it as https://chat.example")
+        return origins
 
     @field_validator("log_level")
     @classmethod

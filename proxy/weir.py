@@ -4,29 +4,40 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.request import getproxies
 
 import aiohttp
+from aiohttp import AddrInfoType
 
 from proxy.config import Config, examine, read_config
+from proxy.control import Controls
 from proxy.errors import ConfigError
 from proxy.failover import Failover
 from proxy.fleet import Fleet
+from proxy.journey import Journey
+from proxy.mode_count import ModeCount
 from proxy.pipeline import Pipeline
 from proxy.registry import Registry
+from proxy.request import ChatRequest
 from proxy.routing import Router
 from proxy.settings import Settings
+from proxy.sockets import SOCKETS, Sockets
 from proxy.state.embedded import sweep
+from proxy.state.sessions import SessionStore
 from proxy.state.store import open_store
+from proxy.stream import Stream
 from proxy.tasks import end
 from proxy.upstream import Upstream
+from proxy.watchdog import watchdog
 
 log = logging.getLogger(__name__)
 
 LOOK_AT_FILE = 1.0  # seconds between looks at providers.yaml
+RECEIVED = 64 * 1024  # bytes that the kernel holds of an answer, which doubles this for its own needs
 SWEEP = 10.0  # seconds between sweeps of the embedded store
 
 
@@ -37,9 +48,15 @@ class Weir:
         url = settings.redis_url.get_secret_value() if settings.redis_url else None
         self.settings = settings
         self.store = open_store(url, settings.redis_prefix)
-        self.router = Router(Registry.with_plugins(config.plugins), session)
-        self.fleet = Fleet(self.store, self.router)
-        self.pipeline = Pipeline(self.router, Failover(self.fleet.circuits))
+        registry = Registry.with_plugins(config.plugins)
+        self.router = Router(registry, session)
+        self.sessions = SessionStore(self.store, settings.session_ttl)
+        self.fleet = Fleet(self.store, self.router, self.sessions)
+        self.pipeline = Pipeline(self.router, Failover(self.fleet.circuits), registry, self.sessions)
+        self.pipeline.log_content = settings.log_content
+        self.controls = Controls(self.pipeline, self.store, self.fleet.replica)
+        self.sockets = Sockets(self.fleet.stats.meter(SOCKETS))
+        registry.add_monitor(ModeCount(self.fleet.stats))
         self.draining = False
         self._config = config
         self._path = path
@@ -55,10 +72,13 @@ class Weir:
             try:
                 await weir.fleet.join(config.providers)
                 await prepare((upstream for upstream in weir.router if not upstream.managed), config.places)
+                await weir.controls.bus.start()
                 background = [asyncio.create_task(work) for work in (weir._follow_file(), weir._sweep())]
-                yield weir
+                with watchdog():
+                    yield weir
             finally:
                 await end(*background)
+                await weir.controls.bus.close()
                 await weir.fleet.leave()
                 await weir.router.close()
                 await weir.store.close()
@@ -81,10 +101,14 @@ class Weir:
         except ConfigError as error:
             log.error("the new %s is wrong and was not taken: %s", self._path, error.message)
 
+    def stream(self, request: ChatRequest, owner: str = "") -> Stream:
+        """A stream of this replica's for `request`, which `owner` may control."""
+        return Stream(Journey(request.id, ",".join(request.sources), request.options.mode), self.fleet.replica, owner)
+
     def stop_streams(self, reason: str) -> None:
         """Ends every running request with a marked error."""
-        for journey in list(self.pipeline.live):
-            journey.stop(reason)
+        for stream in list(self.pipeline.live.values()):
+            stream.stop(reason)
 
     async def _follow_file(self) -> None:
         seen = _stamp(self._path)
@@ -104,12 +128,20 @@ class Weir:
 async def open_session() -> AsyncIterator[aiohttp.ClientSession]:
     """The one HTTP client. It honours HTTPS_PROXY, NO_PROXY, and SSL_CERT_FILE; limits are set call by call."""
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, socket_factory=_small),
         cookie_jar=aiohttp.DummyCookieJar(),  # two providers on one host must not share cookies
         timeout=aiohttp.ClientTimeout(total=None),
         trust_env=bool(getproxies()),  # looking proxies up costs 0.3 ms a request: only where there are any
     ) as session:
         yield session
+
+
+def _small(address: AddrInfoType) -> socket.socket:
+    """A socket that takes no megabytes ahead of a reader who is slow, or has paused: its provider is held back."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
+    return made
 
 
 async def check(path: Path) -> list[str]:

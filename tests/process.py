@@ -41,7 +41,9 @@ class Weir:
 
 
 @asynccontextmanager
-async def weir(tmp_path: Path, config: str | None = None, *options: str, **environment: str) -> AsyncIterator[Weir]:
+async def weir(
+    tmp_path: Path, config: str | None = None, *options: str, python: str = sys.executable, **environment: str
+) -> AsyncIterator[Weir]:
     """Starts `python -m proxy serve` on a free port with an environment of its own, and ends it afterwards."""
     port, number = free_port(), len(list(tmp_path.iterdir()))
     log, arguments = tmp_path / f"weir-{number}.log", ["--port", str(port), *options]
@@ -53,7 +55,7 @@ async def weir(tmp_path: Path, config: str | None = None, *options: str, **envir
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "WEIR_DRAIN": "0", **environment}
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "proxy", "serve", *arguments], stderr=sink, cwd=tmp_path, env=env
+            [python, "-W", "error", "-m", "proxy", "serve", *arguments], stderr=sink, cwd=tmp_path, env=env
         )
     try:
         await until(

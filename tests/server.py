@@ -1,7 +1,7 @@
 """Weir under a real uvicorn in the test's own event loop: whether a stream streams shows only on a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from proxy.app import create_app
 from proxy.connection import Connection
 from proxy.settings import Settings
 from proxy.testing import ScriptedUpstream
+from proxy.websocket import OPTIONS
 from proxy.weir import Weir
 
 KEY = "sk-upstream-0123456789abcdef"  # what every upstream is registered with, and no client may ever see
@@ -100,10 +101,15 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(path: Path | None = None, **settings: Any) -> AsyncIterator[Server]:
-    """Weir on a free loopback port; `settings` are fields of Settings, `path` is its providers.yaml."""
+async def serving(
+    path: Path | None = None, *, ws: Mapping[str, Any] = OPTIONS, **settings: Any
+) -> AsyncIterator[Server]:
+    """Weir on a free loopback port; `settings` are fields of Settings, `path` is its providers.yaml.
+
+    `ws` is what uvicorn is told about WebSockets.
+    """
     app = create_app(Settings(**settings), path)
-    config = uvicorn.Config(app, port=0, http=Connection, log_config=None, access_log=False, server_header=False)
+    config = uvicorn.Config(app, port=0, http=Connection, log_config=None, access_log=False, server_header=False, **ws)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

@@ -55,7 +55,15 @@ async def test_a_wrong_environment_or_file_stops_the_start(monkeypatch: pytest.M
 def test_every_route_is_in_the_schema() -> None:
     paths = create_app(Settings()).openapi()["paths"]
     assert sorted(paths) == [
+        "/api/chat",
+        "/api/streaming/chat",
         "/api/streaming/providers/register",
+        "/api/streaming/sessions",
+        "/api/streaming/sessions/{session_id}",
+        "/api/streaming/sessions/{session_id}/export",
+        "/api/streaming/stats",
+        "/api/streaming/streams/{stream_id}/{action}",
+        "/api/streaming/ws/{user_id}",
         "/health/live",
         "/health/ready",
         "/providers",

@@ -8,10 +8,10 @@ import pytest
 
 from proxy.api.answer import Answer
 from proxy.connection import ABORT
-from proxy.journey import Journey
 from proxy.request import ChatRequest
 from proxy.settings import Settings
 from proxy.testing import ScriptedUpstream, hang_after
+from proxy.wire.formats import encoder_for
 from tests.server import chat, serving
 
 pytestmark = pytest.mark.anyio
@@ -33,8 +33,10 @@ async def test_a_client_that_takes_nothing_loses_its_connection() -> None:
 
     async with serving() as server, ScriptedUpstream(hang_after(1)) as upstream:
         await server.register(upstream)
-        journey, limits = Journey("r1", "main"), Settings(keep_alive=0.02, stall=0.05)
-        answer = Answer(server.weir.pipeline, ChatRequest(chat(stream=True), "r1"), journey, limits)
+        request, limits = ChatRequest(chat(stream=True), "r1"), Settings(keep_alive=0.02, stall=0.05)
+        answer = Answer(
+            server.weir.pipeline, request, server.weir.stream(request), encoder_for("openai", request), limits
+        )
         scope = {"type": "http", "extensions": {ABORT: {"call": lambda: dropped.append(None)}}}
         await asyncio.wait_for(answer(scope, never, never), 5)
     assert dropped, "the connection was left open"

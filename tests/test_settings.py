@@ -21,10 +21,19 @@ def read(**environment: str) -> Settings:
         ("WEIR_ADMIN_KEY", "k1", "admin_key", SecretStr("k1")),
         ("WEIR_API_KEYS", "k1", "api_keys", [SecretStr("k1")]),
         ("WEIR_API_KEYS", " k1, k2 ,,k3,", "api_keys", [SecretStr("k1"), SecretStr("k2"), SecretStr("k3")]),
+        (
+            "WEIR_ORIGINS",
+            "https://Chat.example/, http://localhost:3000",
+            "origins",
+            ["https://chat.example", "http://localhost:3000"],
+        ),
+        ("WEIR_ORIGINS", "*", "origins", ["*"]),
         ("WEIR_MAX_BODY", "1000", "max_body", 1000),
         ("WEIR_KEEP_ALIVE", "0.5", "keep_alive", 0.5),
         ("WEIR_STATUS_WAIT", "0", "status_wait", 0.0),
         ("WEIR_STALL", "60", "stall", 60.0),
+        ("WEIR_SESSION_TTL", "3600", "session_ttl", 3600),
+        ("WEIR_LOG_CONTENT", "true", "log_content", True),
         ("WEIR_DRAIN", "0", "drain", 0.0),
         ("WEIR_GRACE", "12.5", "grace", 12.5),
         ("WEIR_STORE_BUDGET", "1048576", "store_budget", 1024 * 1024),
@@ -60,6 +69,8 @@ def test_a_key_guards(environment: dict[str, str], guarded: bool) -> None:
     ("name", "text"),
     [
         ("WEIR_API_KEYS", " , "),  # who sets it does not mean to open the doors
+        ("WEIR_ORIGINS", "chat.example"),
+        ("WEIR_ORIGINS", "https://chat.example/page"),
         ("WEIR_MAX_BODY", "0"),
         ("WEIR_MAX_BODY", "32MB"),
         ("WEIR_KEEP_ALIVE", "0"),

@@ -22,6 +22,7 @@ BASE_URLS = {
     "ollama": "http://127.0.0.1:11434/v1",
 }
 
+READ_AHEAD = 16 * 1024  # bytes of an answer that wait here; then its provider waits
 PATIENCE = 0.5  # seconds, for a body that has little more to say than we know
 
 
@@ -82,6 +83,7 @@ class OpenAIAdapter(BaseProviderAdapter):
                 # Compression would make the provider's server hold tokens back; a redirect carry the key elsewhere.
                 headers={"content-type": "application/json", "accept-encoding": "identity"},
                 allow_redirects=False,
+                read_bufsize=READ_AHEAD,
                 timeout=aiohttp.ClientTimeout(total=None, connect=self.config.timeouts.connect),
                 middlewares=(sign,),
             )

@@ -6,19 +6,22 @@ import logging
 from collections.abc import Mapping
 
 import msgspec
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from proxy.api.auth import owner_of
 from proxy.api.errors import error_response
 from proxy.connection import ABORT
 from proxy.errors import Stopped, WeirError
 from proxy.events import Abort, Error, Finish
-from proxy.journey import Journey
 from proxy.pipeline import Pipeline
 from proxy.request import ChatRequest
 from proxy.settings import Settings
-from proxy.wire.openai import KEEP_ALIVE, ChunkEncoder, encode_error
+from proxy.stream import Stream
+from proxy.weir import Weir
+from proxy.wire import KEEP_ALIVE, Encoder
+from proxy.wire.openai import ChunkEncoder
 from proxy.wire.openai_fold import Fold
 
 log = logging.getLogger(__name__)
@@ -35,11 +38,13 @@ STREAM_HEADERS = {
 class Answer(Response):
     """A response that runs one request. Two tasks a request, none a token: this one writes, one watches."""
 
-    def __init__(self, pipeline: Pipeline, request: ChatRequest, journey: Journey, settings: Settings):
+    def __init__(self, pipeline: Pipeline, request: ChatRequest, stream: Stream, encoder: Encoder, settings: Settings):
         super().__init__()
         self._pipeline = pipeline
         self._request = request
-        self._journey = journey
+        self._running = stream
+        self._journey = stream.journey
+        self._encoder = encoder
         self._settings = settings
         self._started = False  # the status line has been sent
         self._writing = False  # the client has not taken the last write yet
@@ -47,7 +52,6 @@ class Answer(Response):
         self._loop = asyncio.get_running_loop()
         self._last_write = self._loop.time()
         self._status_due = self._last_write + settings.status_wait
-        self._encoder = ChunkEncoder(journey.id, request.model, include_usage=request.include_usage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._send = send
@@ -61,7 +65,7 @@ class Answer(Response):
         except (ClientDisconnect, ConnectionError):
             pass
         except asyncio.CancelledError:
-            if self._journey.deadline.stopped != STALLED or writer.uncancel() > 0:
+            if self._journey.stopped != STALLED or writer.uncancel() > 0:
                 raise
             await _abort(scope, receive)
         except Exception:
@@ -74,15 +78,16 @@ class Answer(Response):
 
     async def _stream(self) -> None:
         encode = self._encoder.encode
-        async with self._pipeline.answer(self._request, self._journey) as events:
+        async with self._pipeline.answer(self._request, self._running) as events:
             async for event in events:
                 if data := encode(event):
                     await self._write(data)
         await self._write(b"", more=False)
 
     async def _whole(self) -> None:
+        assert isinstance(self._encoder, ChunkEncoder), "only OpenAI's format has whole answers"
         fold = Fold(self._encoder)
-        async with self._pipeline.answer(self._request, self._journey) as events:
+        async with self._pipeline.answer(self._request, self._running) as events:
             async for event in events:
                 if isinstance(event, Error):
                     raise WeirError(event.message, status=502, code=event.code)
@@ -92,12 +97,13 @@ class Answer(Response):
                 if isinstance(event, Finish):  # now: the upstream's connection may take a moment to come to its end
                     body = msgspec.json.encode(fold.completion())
                     await self._start(200, {"content-type": "application/json", "content-length": str(len(body))})
+                    self._journey.bytes = len(body)
                     await self._send({"type": "http.response.body", "body": body})
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         if self._pulse is not None:
             await self._pulse
-        if self._journey.deadline.stopped == STALLED:
+        if self._journey.stopped == STALLED:
             raise ClientDisconnect  # who took no keep-alive will not take this
         await self._put(data, more)
 
@@ -105,7 +111,9 @@ class Answer(Response):
         self._writing = True
         self._last_write = self._loop.time()
         if not self._started:
-            await self._start(200, STREAM_HEADERS)
+            marks = {"x-weir-stream-id": self._running.id}
+            await self._start(200, {**STREAM_HEADERS, **self._encoder.content_headers, **marks})
+        self._journey.bytes += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self._writing = False
 
@@ -118,7 +126,7 @@ class Answer(Response):
     async def _fail(self, error: WeirError, scope: Scope, receive: Receive) -> None:
         """Says what went wrong: with a status if there is still time for one, otherwise in the stream."""
         if self._started:
-            await self._send({"type": "http.response.body", "body": encode_error(error)})
+            await self._send({"type": "http.response.body", "body": self._encoder.error(error)})
         else:
             response = error_response(error, self._journey.headers())
             await response(scope, receive, self._send)
@@ -130,11 +138,11 @@ class Answer(Response):
             try:
                 async with asyncio.timeout_at(self._next_look()):
                     if (await receive())["type"] == "http.disconnect":
-                        return self._journey.stop(CLIENT_GONE)
+                        return self._running.stop(CLIENT_GONE)
             except TimeoutError:
                 now = self._loop.time()
                 if self._writing and now - self._last_write >= self._settings.stall:
-                    self._journey.stop(STALLED)
+                    self._running.stop(STALLED)
                     writer.cancel()
                     return None
                 if self._last_write == seen and not self._writing and (self._started or now >= self._status_due):
@@ -154,10 +162,19 @@ class Answer(Response):
             async with asyncio.timeout(self._settings.stall):
                 await self._put(KEEP_ALIVE, True)
         except (TimeoutError, ClientDisconnect, ConnectionError):
-            self._journey.stop(STALLED)
+            self._running.stop(STALLED)
         finally:
-            self._pulse.set_result(None)
+            if not self._pulse.done():  # cancelled, with the writer that waited for it
+                self._pulse.set_result(None)
             self._pulse = None
+
+
+def answer_to(request: Request, chat: ChatRequest, encoder: Encoder) -> Answer:
+    """The answer to `chat`, for whoever sent `request`."""
+    weir: Weir = request.state.weir
+    stream = weir.stream(chat, owner_of(request))
+    stream.journey.traced = request.state.keys.traced(request)
+    return Answer(weir.pipeline, chat, stream, encoder, weir.settings)
 
 
 async def _abort(scope: Scope, receive: Receive) -> None:

@@ -1,5 +1,6 @@
 """Who may do what: API keys open the OpenAI routes, the admin key opens the provider routes."""
 
+import base64
 import contextlib
 import hashlib
 import hmac
@@ -8,8 +9,11 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from proxy.conversation import owner
 from proxy.errors import AccessError
 from proxy.settings import Settings
+
+KEY_PROTOCOL = "weir.key."  # how a WebSocket subprotocol begins that is a key
 
 
 class Keys:
@@ -28,13 +32,25 @@ class Keys:
         """Raises AccessError unless the request may see and change providers."""
         self._check(connection, self._admin, "WEIR_ADMIN_KEY")
 
+    def traced(self, connection: HTTPConnection) -> bool:
+        """Whether an admin wants to be told what happens to this request: `x-weir-debug` carries the admin key.
+
+        Raises AccessError for a wrong one. Without any keys, whatever it carries will do.
+        """
+        given = connection.headers.get("x-weir-debug")
+        if given is None or self._open:
+            return given is not None
+        if not sum(hmac.compare_digest(_hash(given), known) for known in self._admin):
+            raise AccessError("x-weir-debug must carry the admin key", status=403, code="not_an_admin")
+        return True
+
     def _check(self, connection: HTTPConnection, allowed: list[bytes], variable: str) -> None:
         if self._open:
             _check_host(connection)
             return
         if not allowed:
             raise AccessError(f"this route is closed: {variable} is not set", status=403, code="route_closed")
-        given = _given(connection)
+        given = key_of(connection)
         if given is None:
             raise AccessError("no API key: send it as `Authorization: Bearer <key>` or as `x-api-key`")
         digest = _hash(given)
@@ -47,9 +63,25 @@ def _hash(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _given(connection: HTTPConnection) -> str | None:
+def key_of(connection: HTTPConnection) -> str | None:
+    """The key that came with the request, whether or not it is a right one."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    return (token.strip() if scheme.lower() == "bearer" else "") or connection.headers.get("x-api-key") or None
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    return bearer or connection.headers.get("x-api-key") or _offered(connection)
+
+
+def _offered(connection: HTTPConnection) -> str | None:
+    """The key of a browser, which can set no headers on a WebSocket: a subprotocol, in base64url without padding."""
+    for name in connection.scope.get("subprotocols", ()):
+        if name.startswith(KEY_PROTOCOL):
+            with contextlib.suppress(ValueError):
+                return base64.urlsafe_b64decode(name.removeprefix(KEY_PROTOCOL) + "==").decode()
+    return None
+
+
+def owner_of(connection: HTTPConnection, user_id: str | None = None) -> str:
+    """Whose a session or a stream is: the key's that was given, and one user's of it."""
+    return owner(key_of(connection), user_id)
 
 
 def _check_host(connection: HTTPConnection) -> None:
@@ -77,9 +109,9 @@ def _local(url: str) -> bool:
 
 async def client(connection: HTTPConnection) -> None:
     """A dependency of the routes that use models (async: FastAPI would run a plain function in a thread)."""
-    connection.app.state.keys.check_client(connection)
+    connection.state.keys.check_client(connection)
 
 
 async def admin(connection: HTTPConnection) -> None:
     """A dependency of the routes that see and change providers."""
-    connection.app.state.keys.check_admin(connection)
+    connection.state.keys.check_admin(connection)

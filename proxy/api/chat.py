@@ -4,19 +4,24 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from proxy.api.answer import Answer
-from proxy.api.auth import client
+from proxy.api.answer import answer_to
+from proxy.api.auth import client, owner_of
 from proxy.api.json import read_body
-from proxy.journey import Journey
+from proxy.api.route import Route
 from proxy.request import ChatRequest
-from proxy.weir import Weir
+from proxy.wire.formats import encoder_for
 
-router = APIRouter(tags=["OpenAI"], dependencies=[Depends(client)])
+router = APIRouter(route_class=Route, tags=["OpenAI"], dependencies=[Depends(client)])
 
 
 @router.post("/v1/chat/completions")
 async def chat_completions(request: Request) -> Response:
-    """OpenAI's chat completions, streamed or whole, from whichever provider serves `model`."""
-    weir: Weir = request.app.state.weir
+    """OpenAI's chat completions, streamed or whole, from whichever provider serves `model`.
+
+    `x-weir-mode` names a stream mode, for clients that cannot add the field `weir` to the body.
+    """
     chat = ChatRequest.parse(await read_body(request), request.state.id)
-    return Answer(weir.pipeline, chat, Journey(chat.id, chat.model), weir.settings)
+    if mode := request.headers.get("x-weir-mode"):
+        chat.options.mode = mode
+    chat.owner = owner_of(request, chat.user)
+    return answer_to(request, chat, encoder_for("openai", chat))

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.api.json import json_response
-from proxy.errors import RequestError, WeirError
+from proxy.errors import WeirError
 
 
 def error_response(error: WeirError, headers: Mapping[str, str] | None = None) -> Response:
@@ -18,11 +17,7 @@ def error_response(error: WeirError, headers: Mapping[str, str] | None = None) -
 
 
 def install(app: FastAPI) -> None:
-    """Makes `app` answer its errors this way."""
-
-    @app.exception_handler(WeirError)
-    async def weir_error(request: Request, error: WeirError) -> Response:
-        return error_response(error)
+    """Makes `app` answer so where there is no route; what routes raise they answer themselves (`route.py`)."""
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -33,9 +28,3 @@ def install(app: FastAPI) -> None:
         }.get(error.status_code, str(error.detail))
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         return error_response(WeirError(told, status=error.status_code, code=code), error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def wrong_parameters(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        name = str(first["loc"][-1])
-        return error_response(RequestError(f"{name}: {first['msg']}", param=name))

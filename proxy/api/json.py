@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.errors import RequestError
+from proxy.request import parse_object
 from proxy.settings import Settings
 
 
@@ -18,7 +19,7 @@ def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | Non
 
 async def read_body(request: Request) -> bytes:
     """The whole body. Raises RequestError: 413 as soon as it is known to be too large, 408 if it stops coming."""
-    settings: Settings = request.app.state.weir.settings
+    settings: Settings = request.state.weir.settings
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > settings.max_body:
         raise _too_large(settings.max_body)
@@ -37,13 +38,7 @@ async def read_body(request: Request) -> bytes:
 
 async def read_object(request: Request) -> dict[str, Any]:
     """A JSON object. Raises RequestError (400, 408, 413)."""
-    try:
-        body = msgspec.json.decode(await read_body(request))
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RequestError(f"the body is not valid JSON: {error}", code="invalid_json") from None
-    if not isinstance(body, dict):
-        raise RequestError("the body must be a JSON object", code="invalid_json")
-    return body
+    return parse_object(await read_body(request))
 
 
 def _too_large(limit: int) -> RequestError:

@@ -8,22 +8,23 @@ from starlette.responses import Response
 
 from proxy.api.auth import client
 from proxy.api.json import json_response
+from proxy.api.route import Route
 from proxy.upstream import Upstream
 from proxy.weir import Weir
 
-router = APIRouter(tags=["OpenAI"], dependencies=[Depends(client)])
+router = APIRouter(route_class=Route, tags=["OpenAI"], dependencies=[Depends(client)])
 
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
-    weir: Weir = request.app.state.weir
+    weir: Weir = request.state.weir
     models = weir.router.models()
     return json_response({"object": "list", "data": [_model(name, models[name]) for name in models]})
 
 
 @router.get("/v1/models/{name:path}")
 async def get_model(request: Request, name: str) -> Response:
-    weir: Weir = request.app.state.weir
+    weir: Weir = request.state.weir
     upstreams = weir.router.models().get(name) or [upstream for upstream, _ in weir.router.routes(name)]
     return json_response(_model(name, upstreams))
 

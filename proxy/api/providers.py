@@ -4,24 +4,24 @@ import re
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from proxy import registration
 from proxy.api.auth import admin
 from proxy.api.json import json_response, read_object
-from proxy.api.probe import probe
+from proxy.api.route import Route
 from proxy.errors import RequestError
-from proxy.provider import ProviderConfig, mistakes
+from proxy.registration import check_managed, checked, find
 from proxy.upstream import Upstream
 from proxy.weir import Weir
 
-router = APIRouter(tags=["providers"], dependencies=[Depends(admin)])
+router = APIRouter(route_class=Route, tags=["providers"], dependencies=[Depends(admin)])
 
 
 @router.get("/providers")
 async def list_providers(request: Request) -> Response:
-    weir: Weir = request.app.state.weir
+    weir: Weir = request.state.weir
     return json_response({"providers": [_shown(upstream) for upstream in weir.router]})
 
 
@@ -30,32 +30,31 @@ async def list_providers(request: Request) -> Response:
 @router.post("/api/streaming/providers/register")
 async def register(request: Request) -> Response:
     """Registers a provider, or replaces the registration of that id. `"verify": true` asks it something first."""
-    return await _take(request.app.state.weir, await _read(request), created=201)
+    return await _take(request.state.weir, await _read(request), created=201)
 
 
 @router.get("/providers/{provider_id}")
 async def get_provider(request: Request, provider_id: str) -> Response:
-    return json_response(_shown(_find(request.app.state.weir, provider_id)))
+    return json_response(_shown(find(request.state.weir, provider_id)))
 
 
 @router.patch("/providers/{provider_id}")
 async def change(request: Request, provider_id: str) -> Response:
     """Changes the fields given, as JSON merge patch (RFC 7396): `null` puts a field back to its default."""
-    weir: Weir = request.app.state.weir
+    weir: Weir = request.state.weir
     changes = await _read(request)
-    upstream = _find(weir, provider_id)
+    upstream = find(weir, provider_id)
     if changes.get("provider_id", provider_id) != provider_id:
         raise RequestError("provider_id: cannot be changed; register a new provider", param="provider_id")
-    _check_managed(weir, provider_id)
+    check_managed(weir, provider_id)
     return await _take(weir, _merged(upstream.config.private(), changes), created=200)
 
 
 @router.delete("/providers/{provider_id}")
 async def remove(request: Request, provider_id: str) -> Response:
     """Takes a provider out of service everywhere; its running streams end in peace."""
-    weir: Weir = request.app.state.weir
-    _check_managed(weir, _find(weir, provider_id).id)
-    await weir.fleet.unregister(provider_id)
+    weir: Weir = request.state.weir
+    await registration.unregister(weir, provider_id)
     return json_response({"provider_id": provider_id, "deleted": True})
 
 
@@ -78,27 +77,12 @@ def _merged(old: Any, changes: Any) -> Any:
 
 async def _take(weir: Weir, body: dict[str, Any], created: int) -> Response:
     verify = body.pop("verify", False)
-    config = _checked(body)
-    _check_managed(weir, config.provider_id)
-    upstream = weir.fleet.build(config, managed=True)
-    try:
-        await upstream.prepare()
-        verified = {"verified": await probe(upstream)} if verify else {}
-        await weir.fleet.register(upstream)
-    except BaseException:
-        await upstream.retire()
-        raise
-    upstream.circuit.forgive(upstream.clock())
-    return json_response(_shown(upstream) | verified, created)
-
-
-def _checked(body: dict[str, Any]) -> ProviderConfig:
-    try:
-        return ProviderConfig(**body)
-    except ValidationError as error:
-        told = [(".".join(map(str, where)), what) for where, what in mistakes(error)]
-        message = "; ".join(f"{where}: {what}" if where else what for where, what in told)
-        raise RequestError(message, code="invalid_provider", param=told[0][0] or None) from None
+    config = checked(body)
+    if weir.pipeline.registry.adapter(config.provider_type).only_in_file:
+        message = f"provider_type: {config.provider_type!r} runs code of the operator's; write it into providers.yaml"
+        raise RequestError(message, code="invalid_provider", param="provider_type")
+    upstream, verified = await registration.register(weir, config, verify=verify)
+    return json_response(_shown(upstream) | ({"verified": verified} if verify else {}), created)
 
 
 _LOOKED_UP = ("os.environ/", "oidc/", "file:")
@@ -119,22 +103,6 @@ def _check_data_only(value: Any, path: tuple[str, ...] = ()) -> None:
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, child in children:
         _check_data_only(child, (*path, str(name)))
-
-
-def _find(weir: Weir, provider_id: str) -> Upstream:
-    upstream = weir.router.get(provider_id)
-    if upstream is None:
-        known = ", ".join(sorted(other.id for other in weir.router)) or "none"
-        message = f"there is no provider {provider_id!r}; registered: {known}"
-        raise RequestError(message, status=404, code="provider_not_found")
-    return upstream
-
-
-def _check_managed(weir: Weir, provider_id: str) -> None:
-    upstream = weir.router.get(provider_id)
-    if upstream is not None and not upstream.managed:
-        message = f"provider {provider_id!r} stands in providers.yaml; change it there, Weir reads the file again"
-        raise RequestError(message, status=409, code="provider_read_only")
 
 
 def _shown(upstream: Upstream) -> dict[str, Any]:

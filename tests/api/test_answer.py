@@ -1,6 +1,7 @@
 """An answer on real sockets: its first byte, its silences, its end, and clients that go away or stop reading."""
 
 import asyncio
+import gc
 import json
 import logging
 import time
@@ -11,7 +12,6 @@ import openai
 import pytest
 
 from proxy.api.answer import Answer
-from proxy.journey import Journey
 from proxy.request import ChatRequest
 from proxy.settings import Settings
 from proxy.testing import (
@@ -27,7 +27,8 @@ from proxy.testing import (
     status,
     text,
 )
-from proxy.wire.openai import KEEP_ALIVE
+from proxy.wire import KEEP_ALIVE
+from proxy.wire.formats import encoder_for
 from tests.server import KEY, LIMIT, Server, chat, serving
 
 pytestmark = pytest.mark.anyio
@@ -239,7 +240,7 @@ async def test_a_client_that_goes_away_takes_the_upstream_call_with_it(case: str
         asking = asyncio.create_task(server.ask("POST", "/v1/chat/completions", chat(stream=stream)))
         await upstream.until(lambda it: len(it.requests) == 1)
         if "after a token" in case:
-            await until(lambda: next(iter(server.weir.pipeline.live))._first is not None)
+            await until(lambda: next(iter(server.weir.pipeline.live.values())).journey.first_token is not None)
         asking.cancel()
         began = time.monotonic()
         await upstream.disconnected()
@@ -285,7 +286,8 @@ async def test_a_client_that_does_not_even_take_a_keep_alive_is_let_go(server: S
     async with ScriptedUpstream(hang_after(1)) as upstream:
         await server.register(upstream)
         request = ChatRequest(chat(stream=True), "r1")
-        answer = Answer(server.weir.pipeline, request, Journey("r1", "main"), Settings(keep_alive=0.02, stall=0.05))
+        stream, limits = server.weir.stream(request), Settings(keep_alive=0.02, stall=0.05)
+        answer = Answer(server.weir.pipeline, request, stream, encoder_for("openai", request), limits)
 
         async def silent() -> Any:
             await asyncio.Event().wait()
@@ -298,6 +300,38 @@ async def test_a_client_that_does_not_even_take_a_keep_alive_is_let_go(server: S
             await answer({"type": "http"}, silent, send)
             await upstream.disconnected()
         assert counted(server) == (1, 0, 1, {})
+
+
+async def test_cancelled_while_a_keep_alive_is_being_written_it_leaves_no_broken_task(server: Server) -> None:
+    go, broken = asyncio.Event(), list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
+    async with ScriptedUpstream([*begun("a"), go, *text("b")[1:]]) as upstream:
+        await server.register(upstream)
+        request = ChatRequest(chat(stream=True), "r1")
+        stream, written = server.weir.stream(request), asyncio.Event()
+        encoder = encoder_for("openai", request)
+        answer = Answer(server.weir.pipeline, request, stream, encoder, Settings(keep_alive=0.02, stall=60))
+
+        async def silent() -> Any:
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            if message.get("body") == KEEP_ALIVE:
+                written.set()
+                await asyncio.Event().wait()
+
+        writing = asyncio.create_task(answer({"type": "http"}, silent, send))
+        async with asyncio.timeout(LIMIT):
+            await written.wait()
+            go.set()
+            await until(lambda: answer._pulse is not None and answer._pulse._callbacks)  # somebody waits for it
+            writing.cancel()
+            await asyncio.wait([writing])
+        for _ in range(5):
+            await asyncio.sleep(0)
+    gc.collect()
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert not broken
 
 
 async def test_a_slow_client_that_still_reads_is_served_whole() -> None:

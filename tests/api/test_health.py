@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from proxy.api.health import _state
 from proxy.errors import StoreAway
+from proxy.report import _state
 from proxy.state.stats import Figures
 from proxy.tally import Tally
 from proxy.testing import ScriptedUpstream, cut_after, hang_after, hang_before, refuse, scripted, status, text
@@ -142,7 +142,7 @@ async def test_a_running_stream_is_active(server: Server) -> None:
 
 
 async def test_probes_run_side_by_side_and_each_has_its_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.api.probe.LIMIT", 0.3)
+    monkeypatch.setattr("proxy.probe.LIMIT", 0.3)
     async with ScriptedUpstream(hang_before()) as deaf, ScriptedUpstream(text("a")) as good:
         for number in range(8):
             await server.register(deaf, f"deaf{number}")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -271,3 +272,18 @@ async def test_a_client_that_leaves_while_we_verify_registers_nothing_twice(serv
         await upstream.until(lambda it: len(it.requests) == 1)
         asking.cancel()
         assert (await server.ask("GET", "/providers")).body == {"providers": []}, "registered before it was verified"
+
+
+async def test_a_provider_that_runs_code_cannot_be_registered(tmp_path: Path) -> None:
+    """Whoever holds the admin key would otherwise choose what this machine imports."""
+    (path := tmp_path / "providers.yaml").write_text("plugins: [plugins.agno_agent]")
+    body = {"provider_id": "a", "provider_type": "agno_native", "model_name": "m", "params": {"agent": "antigravity:x"}}
+    async with serving(path) as server:
+        for where in PATHS:
+            got = await server.ask("POST", where, body)
+            assert (got.status, got.body["error"]["param"]) == (400, "provider_type"), f"{where}: {got.body}"
+            assert "providers.yaml" in got.message
+        await server.register(refuse())
+        got = await server.ask("PATCH", "/providers/main", {"provider_type": "agno_native"})
+        assert (got.status, got.body["error"]["param"]) == (400, "provider_type")
+        assert "antigravity" not in sys.modules, "it was imported nevertheless"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from proxy.api.probe import probe
 from proxy.errors import ConfigError, Kind, ProviderError
 from proxy.events import Finish, Start, TextDelta
+from proxy.probe import probe
 from proxy.testing import Played, says, scripted
 from proxy.upstream import Upstream
 

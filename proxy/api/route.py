@@ -1,0 +1,44 @@
+"""What every route has, in whoever's application it is mounted: an id, and failures in OpenAI's error shape."""
+
+import re
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proxy.api.errors import error_response
+from proxy.errors import RequestError, WeirError
+
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Route(APIRoute):
+    """A route of Weir's. Its request has `state.id`, and from `Mount` `state.weir` and `state.keys`.
+
+    That state is its own: an application around it may keep in `request.state` what it likes. A sane `id` in there is
+    taken for this request's.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        inner = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            known = request.scope.get("state", {}).get("id")
+            request_id = known if isinstance(known, str) and SANE_ID.fullmatch(known) else secrets.token_hex(16)
+            request = Request({**request.scope, "state": {"id": request_id}}, request.receive)
+            try:
+                response = await inner(request)
+            except WeirError as error:
+                response = error_response(error)
+            except RequestValidationError as error:
+                first = error.errors()[0]
+                name = str(first["loc"][-1])
+                response = error_response(RequestError(f"{name}: {first['msg']}", param=name))
+            response.headers.setdefault("x-request-id", request_id)
+            return response
+
+        return handle

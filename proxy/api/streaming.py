@@ -1,0 +1,24 @@
+"""POST /api/streaming/chat: one request, answered by one provider or several, in the mode and format it asks for."""
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proxy.api.answer import answer_to
+from proxy.api.auth import client, owner_of
+from proxy.api.json import read_object
+from proxy.api.route import Route
+from proxy.streaming_request import StreamingRequest
+from proxy.weir import Weir
+from proxy.wire.formats import encoder_for
+
+router = APIRouter(route_class=Route, tags=["streaming"], dependencies=[Depends(client)])
+
+
+@router.post("/api/streaming/chat")
+async def streaming_chat(request: Request) -> Response:
+    """Streams the answer as server-sent events: the guide's (`sse`), OpenAI's (`openai`) or the AI SDK's (`ui`)."""
+    weir: Weir = request.state.weir
+    asked = StreamingRequest(await read_object(request), request.state.id, weir.router.default)
+    asked.chat.owner = owner_of(request, asked.user_id)
+    return answer_to(request, asked.chat, encoder_for(asked.format, asked.chat))

@@ -1,0 +1,58 @@
+"""POST /api/chat: what the AI SDK's chat sends with its default transport, and the stream it reads.
+
+https://ai-sdk.dev/docs/ai-sdk-ui/transport; the body is `{id, messages, trigger, messageId}` and what the client adds.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proxy.api.answer import answer_to
+from proxy.api.auth import client, owner_of
+from proxy.api.json import read_object
+from proxy.api.route import Route
+from proxy.request import wrong_field
+from proxy.streaming_request import StreamingRequest
+from proxy.weir import Weir
+from proxy.wire.ui import UIEncoder
+from proxy.wire.ui_messages import continued, read_messages
+
+router = APIRouter(route_class=Route, tags=["streaming"], dependencies=[Depends(client)])
+
+OURS = ("id", "messages", "trigger", "messageId")
+
+
+class _Chat(msgspec.Struct, rename="camel"):
+    messages: list[dict[str, Any]]
+    id: Annotated[str, msgspec.Meta(max_length=128)] | None = None
+    weir: dict[str, Any] = {}
+    trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
+
+
+@router.post("/api/chat")
+async def ui_chat(request: Request) -> Response:
+    """Answers a chat of the AI SDK. Its `id` is the session; the client sends the conversation, so none is added.
+
+    What else the body holds is as for `/api/streaming/chat`: `provider_id`, `generator_mode`, `temperature` ...
+    """
+    weir: Weir = request.state.weir
+    body = await read_object(request)
+    try:
+        chat = msgspec.convert(body, _Chat)
+    except msgspec.ValidationError as error:
+        raise wrong_field(error) from None
+    fields = {name: value for name, value in body.items() if name not in OURS}
+    told = {
+        **fields,
+        "messages": read_messages(chat.messages),
+        "session_id": chat.id,
+        "history": False,
+        "weir": {**chat.weir, "replace_last": chat.trigger == "regenerate-message"},
+    }
+    asked = StreamingRequest(told, request.state.id, weir.router.default)
+    asked.chat.owner = owner_of(request, asked.user_id)
+    message_id = continued(chat.messages) or request.state.id
+    return answer_to(request, asked.chat, UIEncoder(message_id, several=len(asked.chat.sources) > 1))
