@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help install run chat check test lint format types bench lock clean
+.PHONY: help install run chat check test test-clients lint format types bench lock clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # Each stamp is made anew when its lock changes; otherwise nothing is asked of pip.
 $(VENV)/.made:
@@ -29,6 +29,15 @@ $(VENV)-clients/.done: requirements/clients.lock
 	$(PYTHON) -m venv $(VENV)-clients
 	$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	@touch $@
+$(VENV)-agno/.done: requirements/dev.lock requirements/agno.lock
+	$(PYTHON) -m venv $(VENV)-agno
+	$(VENV)-agno/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		-r requirements/dev.lock -r requirements/agno.lock
+	@touch $@
+# Its lock is made with `npm install --before=DAY`, where DAY is a week ago (COOLDOWN, below).
+tests/clients/node_modules/.done: tests/clients/package.json tests/clients/package-lock.json
+	cd tests/clients && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
 
 install: $(VENV)/.run ## make .venv with everything `make run` needs, hash-pinned
 
@@ -41,8 +50,11 @@ chat: $(VENV)/.run ## talk to a running Weir (URL, MODEL)
 check: $(VENV)/.run ## say everything wrong with providers.yaml
 	@$(BIN)/python -m proxy check providers.yaml
 
-test: $(VENV)/.dev $(VENV)-clients/.done ## run all tests (ARGS="-k name")
+test: $(VENV)/.dev $(VENV)-clients/.done $(VENV)-agno/.done ## run all tests (ARGS="-k name")
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-clients: $(VENV)/.dev tests/clients/node_modules/.done ## the AI SDK and openai-node against what we write (needs npm)
+	@$(BIN)/python -m pytest tests/clients $(ARGS)
 
 lint: $(VENV)/.dev ## ruff: rules, banned imports, format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -66,7 +78,8 @@ lock: ## resolve pyproject.toml into requirements/*.lock
 	$(UV) pyproject.toml --extra dev -o requirements/dev.lock
 	$(UV) --no-deps requirements/local.in -o requirements/local.lock
 	$(UV) requirements/clients.in -o requirements/clients.lock
+	$(UV) requirements/agno.in -o requirements/agno.lock
 
 clean: ## remove the environments and caches
-	rm -rf $(VENV) $(VENV)-clients $(VENV)-lock .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-clients $(VENV)-agno $(VENV)-lock tests/clients/node_modules .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
