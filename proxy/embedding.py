@@ -15,14 +15,14 @@ import aiohttp
 from proxy import registration, report, weir
 from proxy.adapter import BaseProviderAdapter, Messages, Tools
 from proxy.config import Config
-from proxy.control import Action, Control
-from proxy.conversation import Session, owner
 from proxy.events import Event
 from proxy.generator import GeneratorMode
+from proxy.pipeline.control import Action, Control
 from proxy.provider import ProviderConfig
 from proxy.reading import Reading, events_of, in_format
 from proxy.registry import Registry
 from proxy.request import ChatRequest
+from proxy.session.conversation import Session, owner
 from proxy.settings import Settings
 from proxy.state.sessions import SessionRef
 from proxy.streaming_request import StreamingRequest
@@ -131,7 +131,7 @@ class Weir(weir.Weir):
         return ChatSession(self, session_id or secrets.token_hex(16), user_id)
 
     async def control(self, stream_id: str, action: Action, **data: Any) -> dict[str, Any]:
-        """Says something back to a stream that runs: cancel, pause, resume, feedback or steer (see `control.py`).
+        """Says something back to a running stream: cancel, pause, resume, feedback or steer (`pipeline/control.py`).
 
         Not from the loop that reads it: most take effect in what it reads next. Raises RequestError, StoreAway.
         """

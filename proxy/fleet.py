@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from proxy.circuit import Verdict
 from proxy.errors import ConfigError, StoreAway
+from proxy.pipeline.routing import Router
 from proxy.provider import ProviderConfig, mistakes
-from proxy.routing import Router
 from proxy.state.circuits import CircuitStore
 from proxy.state.providers import ProviderStore
 from proxy.state.sessions import SessionStore

@@ -8,9 +8,9 @@ from typing import Any, TypeVar, cast
 
 from proxy.errors import RequestError, Stopped, WeirError
 from proxy.events import ENDS, Abort, Error, Event
-from proxy.pipeline import Pipeline
+from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.stream import Stream
 from proxy.request import ChatRequest
-from proxy.stream import Stream
 from proxy.streaming_request import Format
 from proxy.wire import frames
 from proxy.wire.formats import encoder_for

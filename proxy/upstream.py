@@ -12,8 +12,8 @@ from proxy.adapters.litellm_windows import window_of
 from proxy.circuit import Circuit
 from proxy.errors import ConfigError, Kind, ProviderError, redact
 from proxy.provider import ProviderConfig
+from proxy.session.window import Estimate
 from proxy.tally import Meter
-from proxy.window import Estimate
 
 log = logging.getLogger(__name__)
 

@@ -14,22 +14,22 @@ import aiohttp
 from aiohttp import AddrInfoType
 
 from proxy.config import Config, examine, read_config
-from proxy.control import Controls
 from proxy.errors import ConfigError
-from proxy.failover import Failover
 from proxy.fleet import Fleet
 from proxy.journey import Journey
 from proxy.mode_count import ModeCount
-from proxy.pipeline import Pipeline
+from proxy.pipeline.control import Controls
+from proxy.pipeline.failover import Failover
+from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.routing import Router
+from proxy.pipeline.stream import Stream
 from proxy.registry import Registry
 from proxy.request import ChatRequest
-from proxy.routing import Router
 from proxy.settings import Settings
 from proxy.sockets import SOCKETS, Sockets
 from proxy.state.embedded import sweep
 from proxy.state.sessions import SessionStore
 from proxy.state.store import open_store
-from proxy.stream import Stream
 from proxy.tasks import end
 from proxy.upstream import Upstream
 from proxy.watchdog import watchdog

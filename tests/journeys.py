@@ -11,16 +11,16 @@ import msgspec
 from proxy.adapter import BaseProviderAdapter, Messages, Tools
 from proxy.errors import WeirError
 from proxy.events import Event
-from proxy.failover import Failover
 from proxy.journey import Journey
-from proxy.pipeline import Pipeline
+from proxy.pipeline.failover import Failover
+from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.routing import Router
+from proxy.pipeline.stream import Stream
 from proxy.provider import ProviderConfig
 from proxy.registry import Registry
 from proxy.request import ChatRequest
-from proxy.routing import Router
 from proxy.state.sessions import SessionStore
 from proxy.state.store import open_store
-from proxy.stream import Stream
 from proxy.testing import ScriptedAdapter
 from proxy.upstream import Upstream
 

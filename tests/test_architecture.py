@@ -15,14 +15,14 @@ SOURCES = sorted((ROOT / "proxy").rglob("*.py"))
 LAYERS = [
     "errors events sse retry_after logs terminal deadline tasks connection chunk bucket websocket watchdog",
     "tally circuit provider",
-    "request settings config adapter journey merge generator monitor streaming_request messages conversation window",
+    "request settings config adapter journey merge generator monitor streaming_request session",
     "registry",
     "adapters modes state upstream",
-    "call routing stream said shaping",
-    "failover",
-    "source",
-    "memory",
-    "pipeline fleet control mode_count sockets",
+    "pipeline.call pipeline.routing pipeline.stream pipeline.said pipeline.shaping",
+    "pipeline.failover",
+    "pipeline.source",
+    "pipeline.memory",
+    "pipeline fleet mode_count sockets",
     "weir",
     "wire probe",
     "registration report reading embedding",
@@ -43,8 +43,10 @@ FORBIDDEN_NAMES = re.compile(r"(Manager|Service|Handler|Helper|Util)s?$")
 
 
 def layer_of(module: str) -> int:
-    room = module.split(".")[1] if "." in module else "__init__"
-    return next((number for number, rooms in enumerate(LAYERS) if room in rooms.split()), -1)
+    """That of the module itself, where it has one of its own; else that of the room it is in."""
+    parts = module.split(".")[1:] or ["__init__"]
+    named = {room: number for number, rooms in enumerate(LAYERS) for room in rooms.split()}
+    return named.get(".".join(parts[:2]), named.get(parts[0], -1))
 
 
 def module_of(path: Path) -> str:

@@ -11,9 +11,9 @@ import pytest
 from proxy.circuit import FAILURES, Verdict
 from proxy.errors import ConfigError, Kind, StoreAway
 from proxy.fleet import Fleet
+from proxy.pipeline.routing import Router
 from proxy.provider import ProviderConfig
 from proxy.registry import Registry
-from proxy.routing import Router
 from proxy.state.store import PATIENCE, Store
 from proxy.tally import Outcome
 from proxy.testing import ScriptedAdapter

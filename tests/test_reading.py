@@ -10,9 +10,9 @@ import pytest
 from proxy.errors import Kind, NoAnswer, ProviderError, Stopped
 from proxy.events import Abort, Error, Event, Finish, Start, TextDelta
 from proxy.journey import Journey
-from proxy.pipeline import Pipeline
+from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.stream import Stream
 from proxy.reading import LEFT, Reading, StreamFormat, events_of, in_format
-from proxy.stream import Stream
 from proxy.testing import play
 from tests.journeys import request
 

@@ -7,9 +7,9 @@ import pytest
 
 import proxy.upstream
 from proxy.errors import ConfigError, Kind, ProviderError
+from proxy.session.window import UNKNOWN, Size
 from proxy.testing import ScriptedAdapter, scripted
 from proxy.upstream import LONGEST_REST, Upstream
-from proxy.window import UNKNOWN, Size
 from tests.journeys import Clock, idle, odd
 from tests.journeys import Odd as Adapter
 

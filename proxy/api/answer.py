@@ -15,10 +15,10 @@ from proxy.api.errors import error_response
 from proxy.connection import ABORT
 from proxy.errors import Stopped, WeirError
 from proxy.events import Abort, Error, Finish
-from proxy.pipeline import Pipeline
+from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.stream import Stream
 from proxy.request import ChatRequest
 from proxy.settings import Settings
-from proxy.stream import Stream
 from proxy.weir import Weir
 from proxy.wire import KEEP_ALIVE, Encoder
 from proxy.wire.openai import ChunkEncoder

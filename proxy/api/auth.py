@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-from proxy.conversation import owner
 from proxy.errors import AccessError
+from proxy.session.conversation import owner
 from proxy.settings import Settings
 
 KEY_PROTOCOL = "weir.key."  # how a WebSocket subprotocol begins that is a key

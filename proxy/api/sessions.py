@@ -13,8 +13,8 @@ from starlette.responses import Response
 from proxy.api.auth import client, owner_of
 from proxy.api.json import json_response
 from proxy.api.route import Route
-from proxy.conversation import Session
 from proxy.errors import RequestError
+from proxy.session.conversation import Session
 from proxy.state.sessions import SessionRef, SessionStore
 from proxy.weir import Weir
 

@@ -10,12 +10,12 @@ from starlette.websockets import WebSocket
 from proxy.api.auth import owner_of
 from proxy.api.outbox import Outbox
 from proxy.bucket import Bucket
-from proxy.control import Control
 from proxy.errors import RequestError, Stopped, WeirError
 from proxy.events import ENDS
+from proxy.pipeline.control import Control
+from proxy.pipeline.stream import Stream
 from proxy.reading import INTERNAL, end_of, events_of
 from proxy.request import ChatRequest
-from proxy.stream import Stream
 from proxy.streaming_request import StreamingRequest
 from proxy.tasks import end, keep
 from proxy.websocket import LEAVE

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from proxy.api.auth import client, owner_of
 from proxy.api.json import json_response, read_body
 from proxy.api.route import Route
-from proxy.control import Action, Control
+from proxy.pipeline.control import Action, Control
 from proxy.request import parse_object
 from proxy.weir import Weir
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import msgspec
 
 from proxy.adapter import Messages
-from proxy.conversation import AnswerRecord, Feedback, Session, Turn
-from proxy.messages import bounded, instructions
+from proxy.session.conversation import AnswerRecord, Feedback, Session, Turn
+from proxy.session.messages import bounded, instructions
 
 LOST = 3600.0  # seconds after which a turn that has not ended is taken for one whose replica died
 

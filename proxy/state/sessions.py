@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import msgspec
 
 from proxy.adapter import Messages
-from proxy.conversation import AnswerRecord, Feedback, Session
 from proxy.errors import RequestError, StoreAway
+from proxy.session.conversation import AnswerRecord, Feedback, Session
 from proxy.state.session_log import Answered, Asked, entry, read_log
 from proxy.state.session_room import Held, Keys, drop_oldest
 from proxy.state.store import Lost, Store

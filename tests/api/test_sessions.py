@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from proxy.conversation import AnswerRecord, Feedback, Spent, owner
+from proxy.session.conversation import AnswerRecord, Feedback, Spent, owner
 from proxy.state.sessions import SessionRef
 from tests.redis_server import free_port
 from tests.server import Server, serving

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.conversation import AnswerRecord, Feedback
+from proxy.session.conversation import AnswerRecord, Feedback
 from proxy.state.session_log import LOST, Answered, Asked, bytes_of, entry, read_log, what_was_told
 
 USER = {"role": "user", "content": "hi"}

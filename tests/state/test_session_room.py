@@ -7,7 +7,7 @@ import pytest
 
 import proxy.state.session_room as room
 import proxy.state.store
-from proxy.conversation import AnswerRecord, history
+from proxy.session.conversation import AnswerRecord, history
 from proxy.state.session_log import bytes_of
 from proxy.state.sessions import SessionRef, SessionStore
 from proxy.state.store import Store

@@ -9,8 +9,8 @@ import pytest
 
 import proxy.state.sessions
 import proxy.state.store
-from proxy.conversation import AnswerRecord, Feedback, Session, Spent, history, owner
 from proxy.errors import RequestError, StoreAway
+from proxy.session.conversation import AnswerRecord, Feedback, Session, Spent, history, owner
 from proxy.state.sessions import MOST_OF_A_TURN, SessionRef, SessionStore
 from proxy.state.store import PATIENCE, Store
 from tests.redis_server import RedisServer, free_port

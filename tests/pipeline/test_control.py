@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from proxy.control import HALF, Control, Controls
 from proxy.errors import RequestError, WeirError
 from proxy.events import Abort, Event, Finish, Start, Steered, TextDelta
 from proxy.journey import Journey
-from proxy.stream import Stream
+from proxy.pipeline.control import HALF, Control, Controls
+from proxy.pipeline.stream import Stream
 from proxy.testing import says, scripted, text_of
 from tests.journeys import HANG, House, idle, request, skip
 

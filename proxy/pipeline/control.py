@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from proxy.conversation import Feedback
 from proxy.errors import RequestError
-from proxy.pipeline import Pipeline
+from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.stream import LONGEST_PAUSE, Stream
 from proxy.request import wrong_field
+from proxy.session.conversation import Feedback
 from proxy.state.controls import ControlBus
 from proxy.state.store import Store
-from proxy.stream import LONGEST_PAUSE, Stream
 
 PATIENCE = 5.0  # seconds until a control that has not taken effect is a 504
 HALF = 2.5  # of them, for the replica that holds the stream

@@ -8,8 +8,8 @@ import pytest
 from proxy.errors import Kind, NoAnswer, ProviderError, RequestError, Stopped
 from proxy.events import Abort, Error, Event, Finish, Start, Steered, TextDelta, ToolInputDelta
 from proxy.journey import Journey
-from proxy.source import Source
-from proxy.stream import Stream
+from proxy.pipeline.source import Source
+from proxy.pipeline.stream import Stream
 from proxy.testing import ScriptedAdapter, says, scripted, text_of
 from tests.journeys import HANG, House, Odd, idle, odd, request, skip
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import proxy.call
+import proxy.pipeline.call
 from proxy.adapter import BaseProviderAdapter
-from proxy.call import Call
 from proxy.errors import Kind, ProviderError, Stopped
 from proxy.events import Abort, Error, Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, Usage, Vendor
 from proxy.journey import Journey
+from proxy.pipeline.call import Call
 from proxy.testing import Played, play, says, scripted
 from proxy.upstream import Upstream
 from tests.journeys import HANG, Clock, Odd, idle, odd, request, skip
@@ -462,7 +462,7 @@ IDS = ["raises", "fails", "cancelled its own task", "hangs"]
 async def test_what_closing_raises_changes_nothing_after_the_finish(
     mess: BaseException | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(proxy.call, "CLOSING", 0.02)
+    monkeypatch.setattr(proxy.pipeline.call, "CLOSING", 0.02)
     it = untidy(mess, says("a"))
     assert await it.read() == says("a")
     assert it.counted == {"success": "finish"}
@@ -471,7 +471,7 @@ async def test_what_closing_raises_changes_nothing_after_the_finish(
 
 @pytest.mark.parametrize("mess", MESSES, ids=IDS)
 async def test_nor_when_the_reader_leaves(mess: BaseException | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy.call, "CLOSING", 0.02)
+    monkeypatch.setattr(proxy.pipeline.call, "CLOSING", 0.02)
     it = untidy(mess)
     await it.call.open()
     async with aclosing(it.call.events()) as events:

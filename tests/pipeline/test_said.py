@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.events import ReasoningDelta, Start, TextDelta, ToolInputDelta
-from proxy.said import Said
+from proxy.pipeline.said import Said
 
 
 def said(*events: object) -> Said:

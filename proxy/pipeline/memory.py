@@ -6,17 +6,17 @@ from contextlib import suppress
 from typing import Any
 
 from proxy.adapter import Messages
-from proxy.conversation import AnswerRecord, Spent, history
 from proxy.errors import StoreAway
 from proxy.events import ENDS, Abort, Error, Event, Finish, Steered
 from proxy.journey import STEERED
+from proxy.pipeline.routing import Route
+from proxy.pipeline.source import Source
+from proxy.pipeline.stream import Stream
 from proxy.request import ChatRequest
-from proxy.routing import Route
-from proxy.source import Source
+from proxy.session.conversation import AnswerRecord, Spent, history
+from proxy.session.window import size_of, trimmed
 from proxy.state.sessions import SessionRef, SessionStore
-from proxy.stream import Stream
 from proxy.upstream import Upstream
-from proxy.window import size_of, trimmed
 
 LEFT = "its reader went away"
 

@@ -11,8 +11,8 @@ import pytest
 from proxy.circuit import EJECTION
 from proxy.errors import Kind, NoAnswer, ProviderError, RequestError
 from proxy.events import Abort, Error, Start, TextDelta
-from proxy.failover import RetryBudget, Sleep
 from proxy.journey import Journey
+from proxy.pipeline.failover import RetryBudget, Sleep
 from proxy.testing import Played, ScriptedAdapter, says, scripted, text_of
 from tests.journeys import HANG, Answered, House, idle, skip
 

@@ -8,9 +8,9 @@ import pytest
 from pydantic import SecretStr
 
 from proxy.errors import ConfigError, RequestError
+from proxy.pipeline.routing import Router
 from proxy.provider import ProviderConfig
 from proxy.registry import Registry
-from proxy.routing import Router
 from proxy.testing import ScriptedAdapter, scripted
 from tests.journeys import NO_SESSION, House, Odd, idle
 

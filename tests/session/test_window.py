@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.messages import Message, calls_of, is_result, is_system
-from proxy.window import FRAME, MEDIA, UNKNOWN, Estimate, Size, size_of, trimmed
-from tests.test_messages import calls, result, says, system, user
+from proxy.session.messages import Message, calls_of, is_result, is_system
+from proxy.session.window import FRAME, MEDIA, UNKNOWN, Estimate, Size, size_of, trimmed
+from tests.session.test_messages import calls, result, says, system, user
 
 ROOMY = 1 << 30
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from proxy.messages import (
+from proxy.session.messages import (
     MOST_INSTRUCTIONS,
     Message,
     bounded,

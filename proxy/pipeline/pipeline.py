@@ -8,22 +8,22 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import msgspec
 
-from proxy.conversation import Feedback
 from proxy.deadline import Deadline
 from proxy.errors import NoAnswer, ProviderError, WeirError
 from proxy.events import Event
-from proxy.failover import Failover
 from proxy.generator import GeneratorMode, StreamingGenerator
 from proxy.journey import Journey
-from proxy.memory import Memory
 from proxy.merge import Merge
+from proxy.pipeline.failover import Failover
+from proxy.pipeline.memory import Memory
+from proxy.pipeline.routing import Route, Router
+from proxy.pipeline.shaping import shaped
+from proxy.pipeline.source import Source
+from proxy.pipeline.stream import Stream
 from proxy.registry import Registry
 from proxy.request import ChatRequest
-from proxy.routing import Route, Router
-from proxy.shaping import shaped
-from proxy.source import Source
+from proxy.session.conversation import Feedback
 from proxy.state.sessions import SessionStore
-from proxy.stream import Stream
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from proxy.events import Error, Event, Finish, Quiet, TextDelta
 from proxy.generator import StreamingGenerator
 from proxy.merge import Merge
 from proxy.modes.standard import Standard
-from proxy.shaping import PATIENCE, shaped
+from proxy.pipeline.shaping import PATIENCE, shaped
 from proxy.testing import says
 from tests.journeys import HANG, idle, skip
 

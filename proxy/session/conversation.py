@@ -7,7 +7,7 @@ import msgspec
 
 from proxy.adapter import Messages
 from proxy.events import Usage
-from proxy.messages import calls_of, up_to_the_call
+from proxy.session.messages import calls_of, up_to_the_call
 
 
 def owner(key: str | None, user_id: str | None) -> str:

@@ -6,14 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.conversation import Session, history
 from proxy.errors import Kind, ProviderError, RequestError, StoreAway
 from proxy.events import Error, Event, Finish, SourceEnd, Start, TextDelta
 from proxy.journey import Journey
-from proxy.pipeline import Pipeline
+from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.stream import Stream
 from proxy.request import ChatRequest
+from proxy.session.conversation import Session, history
 from proxy.state.sessions import SessionRef
-from proxy.stream import Stream
 from proxy.testing import ScriptedAdapter, says, scripted, text_of
 from tests.journeys import HANG, House, idle
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.conversation import Feedback
 from proxy.errors import Kind, NoAnswer, ProviderError, RequestError, Stopped
 from proxy.events import Abort, Error, Event, Finish, SourceEnd, Start, TextDelta, Usage, commits
 from proxy.generator import GeneratorMode, StreamingGenerator
 from proxy.journey import Journey
 from proxy.merge import Merge
 from proxy.monitor import Monitor
+from proxy.pipeline.stream import Stream
 from proxy.request import ChatRequest
-from proxy.stream import Stream
+from proxy.session.conversation import Feedback
 from proxy.testing import Played, says, scripted, text_of
 from tests.journeys import HANG, House, Odd, idle, odd, request, skip
 

@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
-from proxy.call import Call
 from proxy.errors import Stopped, WeirError
 from proxy.events import ENDS, Abort, Error, Event, Start, Steered
-from proxy.failover import Failover
 from proxy.journey import Journey
 from proxy.merge import CLOSING
+from proxy.pipeline.call import Call
+from proxy.pipeline.failover import Failover
+from proxy.pipeline.routing import Route
+from proxy.pipeline.said import Said
+from proxy.pipeline.stream import Stream
 from proxy.request import ChatRequest
-from proxy.routing import Route
-from proxy.said import Said
-from proxy.stream import Stream
 from proxy.tasks import end
 
 

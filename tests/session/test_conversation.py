@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from proxy.conversation import AnswerRecord, Session, Spent, Turn, history, owner
 from proxy.events import Usage
-from tests.test_messages import calls, result, says, system, user
+from proxy.session.conversation import AnswerRecord, Session, Spent, Turn, history, owner
+from tests.session.test_messages import calls, result, says, system, user
 
 
 def answer(message: Any = None, end: Any = "finish", **fields: Any) -> AnswerRecord:

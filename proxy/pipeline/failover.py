@@ -6,12 +6,12 @@ from typing import Protocol
 
 import tenacity
 
-from proxy.call import Call
 from proxy.errors import Kind, NoAnswer, ProviderError, Stopped
 from proxy.journey import Journey
+from proxy.pipeline.call import Call
+from proxy.pipeline.routing import Route
 from proxy.provider import Retry
 from proxy.request import ChatRequest
-from proxy.routing import Route
 from proxy.upstream import Upstream
 
 Sleep = Callable[[float], Awaitable[None]]

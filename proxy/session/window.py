@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from proxy.adapter import Messages, Tools
-from proxy.messages import Message, bounded, instructions, is_system, paired, results_in, up_to_the_call
+from proxy.session.messages import Message, bounded, instructions, is_system, paired, results_in, up_to_the_call
 
 FRAME = 12  # bytes that a message counts for beyond what it says: vendors put three or four tokens around each
 MEDIA = 6_000  # bytes that an image, a sound or a file counts for, however large: 1,500 tokens by the first guess

@@ -12,10 +12,10 @@ from proxy.errors import Kind, NoAnswer, ProviderError, RequestError, Stopped
 from proxy.events import ENDS, Event, Finish, Start, Steered, TextDelta
 from proxy.generator import GeneratorMode
 from proxy.journey import Journey
-from proxy.stream import Stream
+from proxy.pipeline.stream import Stream
 from tests.journeys import House, Odd, idle, odd, skip
-from tests.test_memory import REF, asking, user
-from tests.test_pipeline import left_behind
+from tests.pipeline.test_memory import REF, asking, user
+from tests.pipeline.test_pipeline import left_behind
 
 pytestmark = pytest.mark.anyio
 

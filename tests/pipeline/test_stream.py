@@ -8,7 +8,7 @@ import pytest
 from proxy.errors import RequestError
 from proxy.events import Event, Finish, Steered, TextDelta
 from proxy.journey import Journey
-from proxy.stream import LONGEST_PAUSE, Stream
+from proxy.pipeline.stream import LONGEST_PAUSE, Stream
 from tests.journeys import idle, skip
 
 pytestmark = pytest.mark.anyio
