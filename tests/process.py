@@ -1,6 +1,7 @@
 """A real Weir in a process of its own, as an operator would run it."""
 
 import asyncio
+import contextlib
 import inspect
 import os
 import signal
@@ -55,7 +56,11 @@ async def weir(
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "WEIR_DRAIN": "0", **environment}
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [python, "-W", "error", "-m", "proxy", "serve", *arguments], stderr=sink, cwd=tmp_path, env=env
+            [python, "-W", "error", "-m", "proxy", "serve", *arguments],
+            stderr=sink,
+            cwd=tmp_path,
+            env=env,
+            start_new_session=True,
         )
     try:
         await until(
@@ -64,7 +69,8 @@ async def weir(
         assert process.poll() is None, f"Weir did not start: {log.read_text()}"
         yield Weir(port, process, log)
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too, which would outlive it
         process.wait()
 
 
