@@ -64,6 +64,9 @@ _KIND_OF_STATUS = {
 }
 
 
+INTERNAL = "an internal error; the log of this server has the details"  # what is not for clients' eyes
+
+
 class WeirError(Exception):
     """Something the client must be told. `headers` go on the answer, if there still is one to head."""
 

@@ -7,7 +7,7 @@ An event that came from an OpenAI-wire provider remembers the chunk it came in (
 nobody reshaped leaves as it came, byte for byte. A mode that changes an event makes a new one, without `raw`.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -110,7 +110,7 @@ class Steered(Event, tag="data-steer"):
 class SourceEnd(Event, tag="data-source-end"):
     """One of several sources has ended; `reason` is finish, error or abort, the rest as in those."""
 
-    reason: str
+    reason: Literal["finish", "error", "abort"]
     usage: Usage | None = None
     message: str = ""
     code: str = ""

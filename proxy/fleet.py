@@ -31,12 +31,12 @@ SLOW_BEAT = 1.0  # seconds between renewals of the lease, and looks for dead pro
 class Fleet:
     """One replica's part in the fleet. `file`: the providers of providers.yaml, which win over registered ones."""
 
-    def __init__(self, store: Store, router: Router, sessions: SessionStore | None = None):
+    def __init__(self, store: Store, router: Router, sessions: SessionStore):
         self.replica = secrets.token_hex(6)  # this one's name, for as long as it runs
         self.store = store
         self.router = router
         self.stats = StatsStore(store)
-        self.sessions = sessions or SessionStore(store, ttl=86400)
+        self.sessions = sessions
         self.providers = ProviderStore(store)
         self.circuits = CircuitStore(store, self.stats.process)
         self.file: dict[str, ProviderConfig] = {}

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Protocol, Self
 
+from proxy.errors import INTERNAL
 from proxy.events import ENDS, Abort, Error, Event, Finish, Quiet, SourceEnd, Usage
 from proxy.tasks import end
 
@@ -195,7 +196,7 @@ class Merge:
             if isinstance(error, asyncio.CancelledError) and _cancelled():
                 raise
             log.exception("source %s failed", name)
-            return Error(message=f"{name}: an internal error; the log of this server has the details")
+            return Error(message=f"{name}: {INTERNAL}")
         return Error(message=f"{name}: the stream ended without an end")
 
     async def _put(self, name: str, event: Event) -> None:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 
-from proxy.errors import RequestError, Stopped, WeirError
+from proxy.errors import INTERNAL, RequestError, Stopped, WeirError
 from proxy.events import ENDS, Abort, Error, Event
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.stream import Stream
@@ -18,7 +18,6 @@ from proxy.wire.formats import encoder_for
 log = logging.getLogger(__name__)
 
 LEFT = "its program went on"
-INTERNAL = "an internal error; the log of this server has the details"
 
 Item = TypeVar("Item")
 

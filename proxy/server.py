@@ -19,6 +19,7 @@ from proxy.app import create_app
 from proxy.connection import Connection
 from proxy.errors import ConfigError
 from proxy.logs import configure
+from proxy.pipeline.stream import SHUTDOWN
 from proxy.settings import Settings
 from proxy.tasks import keep
 from proxy.websocket import OPTIONS
@@ -122,7 +123,7 @@ class Farewell:
         self._stop_server(sig)
         if patient:
             await asyncio.sleep(settings.grace)
-        self._weir.stop_streams("Weir is shutting down")
+        self._weir.stop_streams(SHUTDOWN)
 
 
 @contextmanager

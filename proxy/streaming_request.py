@@ -7,6 +7,7 @@ import msgspec
 
 from proxy.errors import RequestError
 from proxy.request import ChatRequest, wrong_field
+from proxy.session.conversation import SESSION_ID
 
 Format = Literal["sse", "openai", "ui"]
 
@@ -20,7 +21,7 @@ class _Body(msgspec.Struct):
     stream_format: Format = "sse"
     generator_mode: str = "standard"
     generator_config: dict[str, Any] = {}
-    session_id: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9._:-]{1,128}$")] | None = None
+    session_id: Annotated[str, msgspec.Meta(pattern=SESSION_ID)] | None = None
     user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     history: bool = True
     ui: Literal[5, 6, 7] = 5
@@ -28,7 +29,7 @@ class _Body(msgspec.Struct):
 
 
 class StreamingRequest:
-    """`chat` is the request for the pipeline, `format` how its answer is written, `ui` the AI SDK's version."""
+    """`chat` is the request for the pipeline, `format` how its answer is written."""
 
     def __init__(self, body: dict[str, Any], id: str, default: Callable[[], str]):
         """`default` tells who answers where the body names nobody. Raises RequestError naming the field at fault."""
@@ -38,7 +39,6 @@ class StreamingRequest:
             raise wrong_field(error) from None
         self.format: Format = known.stream_format
         self.user_id = known.user_id
-        self.ui = known.ui
         sources = known.provider_ids or [known.provider_id or known.model or default()]
         fields = {name: value for name, value in body.items() if name not in _Body.__struct_fields__}
         options = {

@@ -14,6 +14,7 @@ from proxy.fleet import Fleet
 from proxy.pipeline.routing import Router
 from proxy.provider import ProviderConfig
 from proxy.registry import Registry
+from proxy.state.sessions import SessionStore
 from proxy.state.store import PATIENCE, Store
 from proxy.tally import Outcome
 from proxy.testing import ScriptedAdapter
@@ -63,7 +64,7 @@ class Replica(Fleet):
     def __init__(self, store: Store):
         registry = Registry()
         registry.add_adapter("scripted", Adapter)
-        super().__init__(store, Router(registry, cast(aiohttp.ClientSession, None)))
+        super().__init__(store, Router(registry, cast(aiohttp.ClientSession, None)), SessionStore(store, ttl=3600))
 
     async def beat(self, *, slow: bool = False) -> None:
         if slow:

@@ -10,10 +10,9 @@ import aiohttp
 import httpx
 from yarl import URL
 
-from proxy.adapters.openai import error_message
+from proxy.adapters.openai import error_message, refusal
 from proxy.errors import Kind, ProviderError, redact
 from proxy.provider import ProviderConfig
-from proxy.retry_after import retry_after
 
 # The operator's fault, whatever the status: Gemini answers 400 to a wrong key, Anthropic to an empty account.
 _OPERATORS_FAULT = ("api key not valid", "api_key_invalid", "api key expired", "credit balance is too low")
@@ -79,14 +78,10 @@ class UpstreamCall(httpx.AsyncBaseTransport):
         except (aiohttp.ClientError, OSError):
             text = ""
         response.close()
-        said = error_message(text) or response.reason or ""
-        if response.status < 400:
-            what = f"answered {response.status} {response.content_type} instead of an event stream: {said}"
-            return self.fail(Kind.GARBLED, what, response.status)
-        kind = Kind.of_status(response.status)
-        if kind is Kind.REJECTED and any(phrase in text.lower() for phrase in _OPERATORS_FAULT):
-            kind = Kind.AUTH
-        return self.fail(kind, said, response.status, retry_after(response.headers))
+        said = refusal(response, error_message(text) or response.reason or "")
+        if said.kind is Kind.REJECTED and any(phrase in text.lower() for phrase in _OPERATORS_FAULT):
+            said.kind = Kind.AUTH
+        return self.fail(said.kind, said.message, said.upstream_status, said.retry_after)
 
 
 class _Body(httpx.AsyncByteStream):

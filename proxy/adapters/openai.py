@@ -98,19 +98,22 @@ class OpenAIAdapter(BaseProviderAdapter):
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ProviderError:
         text = (await _rest_of(response)).decode(errors="replace")
-        message = self._redact(error_message(text))
-        if response.status < 400:
-            message = f"answered {response.status} {response.content_type} instead of an event stream: {message}"
-            return ProviderError(Kind.GARBLED, message, upstream_status=response.status)
-        return ProviderError(
-            Kind.of_status(response.status),
-            message or response.reason or "",
-            upstream_status=response.status,
-            retry_after=retry_after(response.headers),
-        )
+        return refusal(response, self._redact(error_message(text)))
 
     def _redact(self, text: str) -> str:
         return redact(text, self.config.secrets())
+
+
+def refusal(response: aiohttp.ClientResponse, said: str) -> ProviderError:
+    """An answer that is no stream; `said` is what its body says."""
+    status = response.status
+    if status < 400:
+        message = f"answered {status} {response.content_type} instead of an event stream: {said}"
+        return ProviderError(Kind.GARBLED, message, upstream_status=status)
+    wait = retry_after(response.headers)
+    return ProviderError(
+        Kind.of_status(status), said or response.reason or "", upstream_status=status, retry_after=wait
+    )
 
 
 def error_message(text: str) -> str:

@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 from proxy.api.auth import owner_of
 from proxy.api.errors import error_response
 from proxy.connection import ABORT
-from proxy.errors import Stopped, WeirError
+from proxy.errors import INTERNAL, Stopped, WeirError
 from proxy.events import Abort, Error, Finish
 from proxy.pipeline.pipeline import Pipeline
-from proxy.pipeline.stream import Stream
+from proxy.pipeline.stream import CLIENT_GONE, Stream
 from proxy.request import ChatRequest
 from proxy.settings import Settings
 from proxy.weir import Weir
@@ -26,7 +26,6 @@ from proxy.wire.openai_fold import Fold
 
 log = logging.getLogger(__name__)
 
-CLIENT_GONE = "the client went away"
 STALLED = "the client takes nothing"
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -72,7 +71,7 @@ class Answer(Response):
             if not self._started:
                 raise
             log.exception("request %s failed", self._journey.id)
-            await self._fail(WeirError("an internal error; the log of this server has the details"), scope, receive)
+            await self._fail(WeirError(INTERNAL), scope, receive)
         finally:
             watcher.cancel()
 

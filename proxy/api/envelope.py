@@ -9,11 +9,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proxy.api.errors import error_response
-from proxy.errors import WeirError
+from proxy.errors import INTERNAL, WeirError
 
 log = logging.getLogger(__name__)
 
 _SANE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def sane_id(given: object) -> str:
+    """The id that a request was given, if it is a sane one; else a new one."""
+    return given if isinstance(given, str) and _SANE.fullmatch(given) else secrets.token_hex(16)
 
 
 class Envelope:
@@ -29,8 +34,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _SANE.fullmatch(given) else secrets.token_hex(16)
+        request_id = sane_id(dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1"))
         scope.setdefault("state", {})["id"] = request_id
         started = False
 
@@ -51,5 +55,4 @@ class Envelope:
         except Exception:
             log.exception("request %s failed", request_id)
             if not started:
-                internal = WeirError("an internal error; the log of this server has the details")
-                await error_response(internal)(scope, receive, tagged)
+                await error_response(WeirError(INTERNAL))(scope, receive, tagged)

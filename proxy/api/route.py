@@ -1,7 +1,5 @@
 """What every route has, in whoever's application it is mounted: an id, and failures in OpenAI's error shape."""
 
-import re
-import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,10 +8,9 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from proxy.api.envelope import sane_id
 from proxy.api.errors import error_response
 from proxy.errors import RequestError, WeirError
-
-SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class Route(APIRoute):
@@ -27,8 +24,7 @@ class Route(APIRoute):
         inner = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            known = request.scope.get("state", {}).get("id")
-            request_id = known if isinstance(known, str) and SANE_ID.fullmatch(known) else secrets.token_hex(16)
+            request_id = sane_id(request.scope.get("state", {}).get("id"))
             request = Request({**request.scope, "state": {"id": request_id}}, request.receive)
             try:
                 response = await inner(request)

@@ -10,11 +10,11 @@ from starlette.websockets import WebSocket
 from proxy.api.auth import owner_of
 from proxy.api.outbox import Outbox
 from proxy.bucket import Bucket
-from proxy.errors import RequestError, Stopped, WeirError
+from proxy.errors import INTERNAL, RequestError, Stopped, WeirError
 from proxy.events import ENDS
 from proxy.pipeline.control import Control
-from proxy.pipeline.stream import Stream
-from proxy.reading import INTERNAL, end_of, events_of
+from proxy.pipeline.stream import CLIENT_GONE, SHUTDOWN, Stream
+from proxy.reading import end_of, events_of
 from proxy.request import ChatRequest
 from proxy.streaming_request import StreamingRequest
 from proxy.tasks import end, keep
@@ -31,9 +31,6 @@ MESSAGES, MESSAGES_AT_ONCE = 50, 200  # from the client, a second and at once
 ENDING = 1.0  # seconds that chats may take to end, and to say so, once they were told to
 LOOK = 0.1  # seconds between looks whether they were
 FLOOD, LEAVING = 1008, 1012  # close codes: policy violation, service restart
-
-CLIENT_GONE = "the client went away"
-SHUTDOWN = "Weir is shutting down"
 
 
 class Socket:

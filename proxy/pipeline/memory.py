@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 from proxy.adapter import Messages
 from proxy.errors import StoreAway
-from proxy.events import ENDS, Abort, Error, Event, Finish, Steered
+from proxy.events import ENDS, Event, Finish, SourceEnd, Steered
 from proxy.journey import STEERED
+from proxy.merge import source_end
 from proxy.pipeline.routing import Route
 from proxy.pipeline.source import Source
 from proxy.pipeline.stream import Stream
@@ -104,13 +104,16 @@ def _since_the_last_answer(messages: Messages) -> Messages:
 
 def _answer(source: Source, number: int, why: str) -> AnswerRecord:
     """What it said to the instruction of that number; `why` it said no more, if it has not ended by itself."""
-    end: dict[str, Any] = {"end": "abort", "error": why}
-    match source.end if source.obeyed == number else None:
-        case Finish(usage=usage):
-            end = {"end": "finish", "usage": Spent.of(usage)}
-        case Error(message=message):
-            end = {"end": "error", "error": message}
-        case Abort(reason=reason):
-            end = {"end": "abort", "error": reason}
+    name = source.journey.model
+    ended = SourceEnd(reason="abort", message=why)
+    if source.end is not None and source.obeyed == number:
+        ended = source_end(name, source.end)
     said = source.answers[number].message()
-    return AnswerRecord(provider=source.journey.provider, source=source.journey.model, message=said, **end)
+    return AnswerRecord(
+        provider=source.journey.provider,
+        source=name,
+        end=ended.reason,
+        message=said,
+        error=ended.message,
+        usage=Spent.of(ended.usage),
+    )

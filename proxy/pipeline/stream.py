@@ -11,6 +11,10 @@ from proxy.state.sessions import SessionRef
 
 LONGEST_PAUSE = 60.0  # seconds
 
+# Why a stream is stopped, as its reader is told.
+CLIENT_GONE = "the client went away"
+SHUTDOWN = "Weir is shutting down"
+
 
 class Stream:
     """One of a replica's streams. `position` is the `seq` of the last event that left for the reader.

@@ -9,6 +9,8 @@ from proxy.adapter import Messages
 from proxy.events import Usage
 from proxy.session.messages import calls_of, up_to_the_call
 
+SESSION_ID = r"\A(?!\.\.?\Z)[A-Za-z0-9._:-]{1,128}\Z"  # not `.` or `..`, which a URL cannot end in
+
 
 def owner(key: str | None, user_id: str | None) -> str:
     """Whose a session is, as 32 hex digits: an API key (None where there is none) and a user of it (None: no user)."""

@@ -16,7 +16,7 @@ import msgspec
 
 from proxy.adapter import Messages
 from proxy.errors import RequestError, StoreAway
-from proxy.session.conversation import AnswerRecord, Feedback, Session
+from proxy.session.conversation import SESSION_ID, AnswerRecord, Feedback, Session
 from proxy.state.session_log import Answered, Asked, entry, read_log
 from proxy.state.session_room import Held, Keys, drop_oldest
 from proxy.state.store import Lost, Store
@@ -28,7 +28,6 @@ MOST_AT_ONCE = 4  # of this process's requests that speak to Redis
 LONGEST_QUEUE = 2.0  # seconds that others wait for them
 
 _WHAT = "a session"
-_ID = re.compile(r"(?!\.\.?$)[A-Za-z0-9._:-]{1,128}")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -42,7 +41,7 @@ class SessionRef(NamedTuple):
     @classmethod
     def of(cls, owner: str, session_id: str) -> "SessionRef":
         """Raises RequestError for an id that is none."""
-        if not _ID.fullmatch(session_id):
+        if not re.match(SESSION_ID, session_id):
             message = "session_id: must be 1 to 128 letters, digits, `.`, `_`, `:` or `-`"
             raise RequestError(message, param="session_id")
         return cls(owner, session_id)
