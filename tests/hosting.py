@@ -10,7 +10,7 @@ import msgspec
 import uvicorn
 from fastapi import FastAPI
 
-from tests.server import LIMIT, Answered
+from tests.server import LIMIT, Answered, running
 
 
 class Host:
@@ -36,18 +36,6 @@ class Host:
 @asynccontextmanager
 async def hosting(app: FastAPI) -> AsyncIterator[Host]:
     """`app` on a free loopback port, with its lifespan, as `uvicorn app:app` would run it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="websockets-sansio"))
-    server.config.load()
-    server.lifespan = server.config.lifespan_class(server.config)
-    await server.startup()
-    assert server.started, "the application's start-up failed"
-    try:
-        async with aiohttp.ClientSession() as session:
-            yield Host(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", session)
-    finally:  # as server.shutdown(), without its naps
-        for listening in server.servers:
-            listening.close()
-        for connection in list(server.server_state.connections):
-            connection.transport.abort()
-        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
-        await server.lifespan.shutdown()
+    config = uvicorn.Config(app, port=0, log_config=None, ws="websockets-sansio")
+    async with running(config) as port, aiohttp.ClientSession() as session:
+        yield Host(f"http://127.0.0.1:{port}", session)

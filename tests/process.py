@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,17 @@ async def weir(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its workers too, which would outlive it
         process.wait()
+
+
+@asynccontextmanager
+async def replicas(tmp_path: Path, redis_url: str, count: int) -> AsyncIterator[list[Weir]]:
+    """So many of them on one Redis, each with a folder of its own."""
+    async with AsyncExitStack() as stack:
+        paths = [tmp_path / f"replica-{number}" for number in range(count)]
+        for path in paths:
+            path.mkdir()
+        starts = (weir(path, REDIS_URL=redis_url) for path in paths)
+        yield await asyncio.gather(*(stack.enter_async_context(start) for start in starts))
 
 
 async def until(holds: Callable[[], Any], what: str, limit: float = PATIENCE) -> Any:

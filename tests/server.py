@@ -110,13 +110,20 @@ async def serving(
     """
     app = create_app(Settings(**settings), path)
     config = uvicorn.Config(app, port=0, http=Connection, log_config=None, access_log=False, server_header=False, **ws)
+    async with running(config) as port, aiohttp.ClientSession() as session:
+        yield Server(port, app.state.weir, session)
+
+
+@asynccontextmanager
+async def running(config: uvicorn.Config) -> AsyncIterator[int]:
+    """A uvicorn in this event loop, with its application's lifespan: the port it listens on."""
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     await server.startup()
+    assert server.started, "the application's start-up failed"
     try:
-        async with aiohttp.ClientSession() as session:
-            yield Server(server.servers[0].sockets[0].getsockname()[1], app.state.weir, session)
+        yield int(server.servers[0].sockets[0].getsockname()[1])
     finally:  # as server.shutdown(), without its naps
         for listening in server.servers:
             listening.close()

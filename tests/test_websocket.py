@@ -20,6 +20,7 @@ from tests.socket_client import (
     CONTINUATION,
     PING,
     TEXT,
+    Raw,
     close_of,
     connected,
     events,
@@ -100,15 +101,7 @@ async def test_a_flood_is_closed_with_1008(flood: bytes) -> None:
 
 
 async def test_pings_of_one_who_takes_nothing_are_owed_once() -> None:
-    async with (
-        watched() as (server, connections),
-        raw(server.url, receive_buffer=4096) as client,
-        ScriptedUpstream(endless()) as upstream,
-    ):
-        await server.register(upstream)
-        await client.send(ask("r"))
-        (connection,) = connections
-        await until(lambda: not connection.writable.is_set(), "the socket is full")
+    async with full_socket() as (client, connection):
         backlog = connection.transport.get_write_buffer_size()
         await client.send(b"".join(frame(PING, b"%d" % number) for number in range(1000)))
         await until(lambda: connection._pong is not None and connection._pong.endswith(b"999"), "all were read")
@@ -221,15 +214,7 @@ async def test_a_handshake_that_cannot_be_read_is_not_kept() -> None:
 
 async def test_a_closed_socket_is_gone_for_certain() -> None:
     """Also where the client, asked to close, neither answers nor takes anything."""
-    async with (
-        watched() as (server, connections),
-        raw(server.url, receive_buffer=4096) as client,
-        ScriptedUpstream(endless()) as upstream,
-    ):
-        await server.register(upstream)
-        await client.send(ask("r"))
-        (connection,) = connections
-        await until(lambda: not connection.writable.is_set(), "the socket is full")
+    async with full_socket() as (client, connection):
         await client.send(frame(CLOSE, b"\x03\xe8"))
         await until(lambda: connection.disconnected, "the connection is gone", 5)
 
@@ -253,6 +238,21 @@ async def watched(**settings: Any) -> AsyncIterator[tuple[Server, list[SocketCon
 
     async with serving(ws={**OPTIONS, "ws": Watched}, **settings) as server:
         yield server, connections
+
+
+@asynccontextmanager
+async def full_socket() -> AsyncIterator[tuple[Raw, SocketConnection]]:
+    """A client that has taken nothing of an endless chat, until its socket was full."""
+    async with (
+        watched() as (server, connections),
+        raw(server.url, receive_buffer=4096) as client,
+        ScriptedUpstream(endless()) as upstream,
+    ):
+        await server.register(upstream)
+        await client.send(ask("r"))
+        (connection,) = connections
+        await until(lambda: not connection.writable.is_set(), "the socket is full")
+        yield client, connection
 
 
 def waiting(server: Server) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -10,7 +9,7 @@ import openai
 import pytest
 
 from proxy.testing import ScriptedUpstream, refuse, status, text
-from tests.process import Weir, call, chat, provider, until, weir
+from tests.process import Weir, call, chat, provider, replicas, until
 from tests.redis_server import RedisServer
 from tests.server import serving
 
@@ -27,10 +26,9 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 async def two(tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) -> AsyncIterator[list[Weir]]:
     """Two replicas, in processes of their own, on one real Redis."""
-    async with AsyncExitStack() as stack:
-        redis = stack.enter_context(RedisServer())
-        starts = (weir(tmp_path_factory.mktemp(name), REDIS_URL=redis.url) for name in "ab")
-        yield await asyncio.gather(*(stack.enter_async_context(start) for start in starts))
+    with RedisServer() as redis:
+        async with replicas(tmp_path_factory.mktemp("two"), redis.url, 2) as started:
+            yield started
 
 
 async def test_c1_unmodified_openai_sdks_work_against_the_proxy_url() -> None:

@@ -3,8 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import aiohttp
 import pytest
 
 from proxy.testing import Answer, ScriptedUpstream, begun, chunk, refuse, sse, text
-from tests.process import Weir, call, chat, provider, until, weir
+from tests.process import Weir, call, chat, provider, replicas, until, weir
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -22,18 +21,9 @@ REQUESTS = int(os.environ.get("WEIR_TEST_REQUESTS", "3000"))  # the proof was ru
 
 
 @pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
 async def three(tmp_path: Path, redis: RedisServer) -> AsyncIterator[list[Weir]]:
-    async with AsyncExitStack() as stack:
-        for name in "abc":
-            (tmp_path / name).mkdir()
-        starts = (weir(tmp_path / name, REDIS_URL=redis.url) for name in "abc")
-        yield await asyncio.gather(*(stack.enter_async_context(start) for start in starts))
+    async with replicas(tmp_path, redis.url, 3) as started:
+        yield started
 
 
 async def figures(replica: Weir, provider_id: str = "main") -> dict[str, Any]:

@@ -1,15 +1,14 @@
 """A reader on one replica speaks back through another: real processes, one real Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.testing import ScriptedUpstream, begun, text
-from tests.process import Weir, call, provider, until, weir
+from tests.process import Weir, call, provider, replicas, until
 from tests.redis_server import RedisServer
 from tests.sse_reader import streaming
 
@@ -17,18 +16,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture
 async def two(tmp_path: Path, redis: RedisServer) -> AsyncIterator[list[Weir]]:
-    async with AsyncExitStack() as stack:
-        for name in "ab":
-            (tmp_path / name).mkdir()
-        starts = (weir(tmp_path / name, REDIS_URL=redis.url) for name in "ab")
-        yield await asyncio.gather(*(stack.enter_async_context(start) for start in starts))
+    async with replicas(tmp_path, redis.url, 2) as started:
+        yield started
 
 
 async def register(replicas: list[Weir], upstream: ScriptedUpstream, provider_id: str = "main") -> None:
