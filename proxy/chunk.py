@@ -57,7 +57,7 @@ def beside(raw: bytes, index: int) -> dict[str, Any]:
         return {}
     except msgspec.ValidationError:
         pass
-    choice = _choice(raw, index)
+    choice = choice_of(raw, index)
     found = {name: it for name, it in choice.items() if it is not None and name not in _OF_THE_CHOICE}
     if found and choice.get("finish_reason"):
         found = {"logprobs": found["logprobs"]} if "logprobs" in found else {}
@@ -68,7 +68,8 @@ def beside(raw: bytes, index: int) -> dict[str, Any]:
     return found
 
 
-def _choice(raw: bytes, index: int) -> dict[str, Any]:
+def choice_of(raw: bytes, index: int) -> dict[str, Any]:
+    """The choice of that index in the chunk `raw`; empty if it has none."""
     choices = _decode(raw).choices or []
     return next((choice for choice in choices if (choice.get("index") or 0) == index), {})
 

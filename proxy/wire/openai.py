@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.chunk import beside
+from proxy.chunk import beside, choice_of
 from proxy.errors import WeirError
 from proxy.events import (
     Abort,
@@ -123,7 +123,7 @@ def _choice(event: Event) -> dict[str, Any] | None:
     reason, more = None, {}
     if isinstance(event, FinishStep):
         reason = event.reason
-        choice = _choice_in(event.raw, event.index) if event.raw is not None else {}
+        choice = choice_of(event.raw, event.index) if event.raw is not None else {}
         more = {name: value for name, value in choice.items() if name not in _SAID_BEFORE}
     elif isinstance(event, TextDelta):
         more = event.extra or (beside(event.raw, event.index) if event.raw is not None else {})
@@ -155,18 +155,12 @@ def _delta(event: Event) -> dict[str, Any] | None:
 
 def unnamed(raw: bytes, index: int) -> dict[str, Any] | None:
     """What of a choice's delta has no event of its own, such as a refusal; None if the chunk has no such choice."""
-    choice = _choice_in(raw, index)
+    choice = choice_of(raw, index)
     named = ("role", "reasoning_content", "reasoning", "tool_calls")
     delta = {name: value for name, value in (choice.get("delta") or {}).items() if name not in named}
     if isinstance(delta.get("content"), str):
         del delta["content"]
     return delta if choice else None
-
-
-def _choice_in(raw: bytes, index: int) -> dict[str, Any]:
-    """The choice of a provider's chunk; empty if it has none of that index."""
-    choices: list[dict[str, Any]] = msgspec.json.decode(raw).get("choices") or []
-    return next((choice for choice in choices if (choice.get("index") or 0) == index), {})
 
 
 def usage_fields(usage: Usage) -> dict[str, Any]:
