@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help install run chat check test test-clients lint format types bench lock clean
+.PHONY: help install run chat check test test-clients lint format types chaos sabotage bench bench-durable lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,8 +50,9 @@ chat: $(VENV)/.run ## talk to a running Weir (URL, MODEL)
 check: $(VENV)/.run ## say everything wrong with providers.yaml
 	@$(BIN)/python -m proxy check providers.yaml
 
+# In two processes; with ARGS="-n 0" in one, as a debugger needs it.
 test: $(VENV)/.dev $(VENV)-clients/.done $(VENV)-agno/.done ## run all tests (ARGS="-k name")
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-clients: $(VENV)/.dev tests/clients/node_modules/.done ## the AI SDK and openai-node against what we write (needs npm)
 	@$(BIN)/python -m pytest tests/clients $(ARGS)
@@ -65,8 +66,17 @@ format: $(VENV)/.dev ## let ruff rewrite what it can
 types: $(VENV)/.dev ## mypy, strict
 	@$(BIN)/mypy
 
+chaos: $(VENV)/.dev ## kill replicas under durable streams (ROUNDS, SEED; needs redis-server)
+	@WEIR_CHAOS_ROUNDS=$(ROUNDS) WEIR_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest -s tests/scenarios/test_durable.py -k killed
+
+sabotage: $(VENV)/.dev ## take away each protection of a durable stream: its test must fail
+	@$(BIN)/python -m tests.sabotage
+
 bench: $(VENV)/.dev ## what a request and a token cost, beside nginx (bench/README.md)
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench
+
+bench-durable: $(VENV)/.dev ## what a durable token costs beside one that is not (needs redis-server)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench.durable
 
 # A release younger than COOLDOWN days is not taken: bad ones are usually found within that time.
 COOLDOWN ?= 7

@@ -57,22 +57,24 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLCo
     return certificate, context
 
 
-@pytest.mark.parametrize("name", ["anthropic", "azure"])
-async def test_a_companys_proxy_and_ca_are_all_it_takes(name: str, authority: tuple[Path, ssl.SSLContext]) -> None:
-    """Also: the vendor is the only one asked. LiteLLM would fetch its cost map by the same proxy."""
+async def test_a_companys_proxy_and_ca_are_all_it_takes(authority: tuple[Path, ssl.SSLContext]) -> None:
+    """Also: the vendors are the only ones asked. LiteLLM would fetch its cost map by the same proxy."""
     certificate, tls = authority
-    async with (FakeAnthropic if name == "anthropic" else FakeAzure)(tls) as vendor, ForwardProxy() as proxy:
-        config = {"provider_id": name, "provider_type": name, "base_url": vendor.url("text"), **CONFIGS[name]}
+    async with FakeAnthropic(tls) as anthropic, FakeAzure(tls) as azure, ForwardProxy() as proxy:
+        configs = [
+            {"provider_id": name, "provider_type": name, "base_url": vendor.url("text"), **CONFIGS[name]}
+            for name, vendor in (("anthropic", anthropic), ("azure", azure))
+        ]
         surroundings = {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(certificate), "PYTHONPATH": str(ROOT)}
         script = ROOT / "tests/vendors/behind_a_proxy.py"
         run = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", str(script), json.dumps(config)),
+            *(sys.executable, "-P", str(script), *map(json.dumps, configs)),
             env={"PATH": os.environ["PATH"], **surroundings},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             said, complaints = await run.communicate()
-    assert said.decode() == "Hello", complaints.decode()[-2000:]
+    assert said.decode() == "Hello\nHello\n", complaints.decode()[-2000:]
     assert not complaints, f"nobody asked for this on stderr: {complaints.decode()}"
-    assert proxy.asked == [f"CONNECT localhost:{vendor.port}"]
+    assert proxy.asked == [f"CONNECT localhost:{vendor.port}" for vendor in (anthropic, azure)]

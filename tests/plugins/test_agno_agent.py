@@ -4,8 +4,7 @@ agno is installed beside the rest, in .venv-agno (`make test` makes it): it is a
 """
 
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,31 @@ TOOL = {
 ASKS: Script = [Answer(), sse(chunk({"tool_calls": [TOOL]}), chunk(finish="tool_calls"), "[DONE]")]
 
 
-@asynccontextmanager
-async def serving(tmp_path: Path, *scripts: Script) -> AsyncIterator[tuple[Weir, ScriptedUpstream]]:
-    """A Weir with an agent, whose model plays `scripts`."""
+Served = tuple[Weir, ScriptedUpstream]
+Serving = Callable[..., Served]
+
+
+@pytest.fixture(scope="module")
+async def served(tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) -> AsyncIterator[Served]:
+    """A Weir with an agent, and the agent's model: one for all tests, since agno takes seconds to import."""
+    path = tmp_path_factory.mktemp("agno")
     async with (
-        ScriptedUpstream(*scripts) as upstream,
-        weir(tmp_path, FILE, python=str(PYTHON), UPSTREAM=upstream.url) as server,
+        ScriptedUpstream() as upstream,
+        weir(path, FILE, python=str(PYTHON), UPSTREAM=upstream.url) as server,
     ):
         yield server, upstream
+
+
+@pytest.fixture
+def serving(served: Served) -> Serving:
+    """Makes the model play these scripts from now on."""
+    server, upstream = served
+
+    def play(*scripts: Script) -> Served:
+        upstream.scripts, upstream.requests = scripts, []
+        return server, upstream
+
+    return play
 
 
 async def streamed(server: Weir, path: str = "/v1/chat/completions", **fields: Any) -> list[str]:
@@ -62,48 +78,48 @@ async def streamed(server: Weir, path: str = "/v1/chat/completions", **fields: A
 
 
 @needs_agno
-async def test_an_agent_is_a_provider_like_any_other(tmp_path: Path) -> None:
-    async with serving(tmp_path, ASKS, text("It is ", "sunny.", usage=(20, 5))) as (server, upstream):
-        code, answer = await call(f"{server.url}/v1/chat/completions", chat("Rome?", "agno_native"))
-        assert code == 200, answer
-        assert answer["model"] == "writer"
-        assert answer["choices"][0]["message"] == {"role": "assistant", "content": "It is sunny."}
-        assert answer["choices"][0]["finish_reason"] == "stop"
-        assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == (20, 5)
-        assert upstream.requests[1].body["messages"][-1]["content"] == "sunny in Rome", "the agent ran its tool"
-        assert "Traceback" not in server.log
+async def test_an_agent_is_a_provider_like_any_other(serving: Serving) -> None:
+    server, upstream = serving(ASKS, text("It is ", "sunny.", usage=(20, 5)))
+    code, answer = await call(f"{server.url}/v1/chat/completions", chat("Rome?", "agno_native"))
+    assert code == 200, answer
+    assert answer["model"] == "writer"
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "It is sunny."}
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == (20, 5)
+    assert upstream.requests[1].body["messages"][-1]["content"] == "sunny in Rome", "the agent ran its tool"
+    assert "Traceback" not in server.log
 
 
 @needs_agno
-async def test_the_agents_own_tools_are_no_tool_calls(tmp_path: Path) -> None:
+async def test_the_agents_own_tools_are_no_tool_calls(serving: Serving) -> None:
     """A client that saw them would run them, too."""
-    async with serving(tmp_path, ASKS, text("It is ", "sunny.", usage=(20, 5))) as (server, _):
-        *chunks, done = await streamed(server, stream_options={"include_usage": True})
-        assert done == "[DONE]"
-        assert not any("tool" in data for data in chunks), chunks
-        deltas = [choice["delta"] for data in chunks for choice in msgspec.json.decode(data)["choices"]]
-        assert "".join(delta.get("content", "") for delta in deltas) == "It is sunny."
-        assert msgspec.json.decode(chunks[-1])["usage"]["total_tokens"] == 25
+    server, _ = serving(ASKS, text("It is ", "sunny.", usage=(20, 5)))
+    *chunks, done = await streamed(server, stream_options={"include_usage": True})
+    assert done == "[DONE]"
+    assert not any("tool" in data for data in chunks), chunks
+    deltas = [choice["delta"] for data in chunks for choice in msgspec.json.decode(data)["choices"]]
+    assert "".join(delta.get("content", "") for delta in deltas) == "It is sunny."
+    assert msgspec.json.decode(chunks[-1])["usage"]["total_tokens"] == 25
 
 
 @needs_agno
-async def test_the_streaming_api_shows_what_the_agent_does(tmp_path: Path) -> None:
-    async with serving(tmp_path, ASKS, text("It is ", "sunny.")) as (server, _):
-        events = [msgspec.json.decode(data) for data in await streamed(server, "/api/streaming/chat")]
-        asked, answered = [event for event in events if event["type"].startswith("tool-")]
-        assert (asked["type"], asked["name"], asked["input"]) == ("tool-input-available", "weather", {"city": "Rome"})
-        assert (answered["type"], answered["output"]) == ("tool-output-available", "sunny in Rome")
-        assert asked["id"] == answered["id"]
+async def test_the_streaming_api_shows_what_the_agent_does(serving: Serving) -> None:
+    server, _ = serving(ASKS, text("It is ", "sunny."))
+    events = [msgspec.json.decode(data) for data in await streamed(server, "/api/streaming/chat")]
+    asked, answered = [event for event in events if event["type"].startswith("tool-")]
+    assert (asked["type"], asked["name"], asked["input"]) == ("tool-input-available", "weather", {"city": "Rome"})
+    assert (answered["type"], answered["output"]) == ("tool-output-available", "sunny in Rome")
+    assert asked["id"] == answered["id"]
 
 
 @needs_agno
-async def test_what_breaks_within_an_agent_is_told(tmp_path: Path) -> None:
-    async with serving(tmp_path, status(500, "no power"), cut_after(2)) as (server, upstream):
-        code, answer = await call(f"{server.url}/v1/chat/completions", chat("hi", "agno_native"))
-        assert (code, "no power" in answer["error"]["message"]) == (502, True), answer
-        assert len(upstream.requests) == 1, "neither agno nor its model's SDK may ask again"
-        *_, last = await streamed(server)
-        assert "finish_reason" in msgspec.json.decode(last)["error"]["message"], "it was cut, and looks complete"
+async def test_what_breaks_within_an_agent_is_told(serving: Serving) -> None:
+    server, upstream = serving(status(500, "no power"), cut_after(2))
+    code, answer = await call(f"{server.url}/v1/chat/completions", chat("hi", "agno_native"))
+    assert (code, "no power" in answer["error"]["message"]) == (502, True), answer
+    assert len(upstream.requests) == 1, "neither agno nor its model's SDK may ask again"
+    *_, last = await streamed(server)
+    assert "finish_reason" in msgspec.json.decode(last)["error"]["message"], "it was cut, and looks complete"
 
 
 @needs_agno

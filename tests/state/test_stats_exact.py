@@ -137,7 +137,7 @@ def light(examples: int) -> settings:
 
 
 def test_on_the_embedded_store() -> None:
-    run_state_machine_as_test(Fleet, settings=light(100))
+    run_state_machine_as_test(Fleet, settings=light(50))
 
 
 def test_on_a_real_redis(shared_redis: RedisServer) -> None:

@@ -1,6 +1,6 @@
-"""One question through Weir's LiteLLM adapter, in a process whose environment says how to reach the world.
+"""A question to each vendor through Weir's LiteLLM adapter, in a process whose environment says how to reach the world.
 
-usage: behind_a_proxy.py <JSON of a ProviderConfig>
+usage: behind_a_proxy.py <JSON of a ProviderConfig>...
 """
 
 import asyncio
@@ -13,11 +13,13 @@ from proxy.events import TextDelta
 from proxy.provider import ProviderConfig
 
 
-async def ask(config: ProviderConfig) -> None:
+async def ask(*configs: ProviderConfig) -> None:
     async with aiohttp.ClientSession(trust_env=True) as session:
-        async for event in LiteLLMAdapter(config, session).stream_chat([{"role": "user", "content": "Hi"}]):
-            if isinstance(event, TextDelta):
-                print(event.content, end="")
+        for config in configs:
+            async for event in LiteLLMAdapter(config, session).stream_chat([{"role": "user", "content": "Hi"}]):
+                if isinstance(event, TextDelta):
+                    print(event.content, end="")
+            print()
 
 
-asyncio.run(ask(ProviderConfig.model_validate_json(sys.argv[1])))
+asyncio.run(ask(*map(ProviderConfig.model_validate_json, sys.argv[1:])))

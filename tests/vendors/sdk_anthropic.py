@@ -1,6 +1,6 @@
 """Anthropic's own SDK against the fake: run by .venv-clients, prints one JSON object a scenario.
 
-usage: sdk_anthropic.py <url of the fake> <key> <scenario>...
+usage: sdk_anthropic.py <url of the fake> <key> <scenario, or scenario:another key>...
 """
 
 import json
@@ -20,5 +20,6 @@ def play(url: str, key: str, scenario: str) -> dict[str, object]:
     return dict(message.model_dump(mode="json", include={"content", "stop_reason", "usage"}))
 
 
-for scenario in sys.argv[3:]:
-    print(json.dumps({"scenario": scenario, **play(sys.argv[1], sys.argv[2], scenario)}))
+for asked in sys.argv[3:]:
+    scenario, _, key = asked.partition(":")
+    print(json.dumps({"scenario": asked, **play(sys.argv[1], key or sys.argv[2], scenario)}))

@@ -1,6 +1,6 @@
 """Google's own SDK against the fake: run by .venv-clients, prints one JSON object a scenario.
 
-usage: sdk_gemini.py <url of the fake> <key> <scenario>...
+usage: sdk_gemini.py <url of the fake> <key> <scenario, or scenario:another key>...
 """
 
 import json
@@ -22,5 +22,6 @@ def play(url: str, key: str, scenario: str) -> dict[str, object]:
     return {"parts": parts, "finish_reason": candidates[-1].finish_reason, "usage": usage}
 
 
-for scenario in sys.argv[3:]:
-    print(json.dumps({"scenario": scenario, **play(sys.argv[1], sys.argv[2], scenario)}))
+for asked in sys.argv[3:]:
+    scenario, _, key = asked.partition(":")
+    print(json.dumps({"scenario": asked, **play(sys.argv[1], key or sys.argv[2], scenario)}))
