@@ -90,7 +90,9 @@ class _Reader:
         plugins = self._section(data, "plugins", list, "a list of module names")
         if not all(isinstance(name, str) for name in plugins):
             self._report(("plugins",), "must be a list of module names")
-        defaults = self._defaults(self._section(data, "defaults", dict, "a mapping with `retry` and `timeouts`"))
+        defaults = self._defaults(
+            self._section(data, "defaults", dict, "a mapping with `retry`, `timeouts`, `durable`")
+        )
         entries = self._section(data, "providers", list, "a list")
         config = Config(plugins, {})
         for number, entry in enumerate(entries):
@@ -108,22 +110,24 @@ class _Reader:
             self._report((key,), f"must be {what}")
         return value if isinstance(value, kind) else kind()
 
-    def _defaults(self, defaults: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    def _defaults(self, defaults: dict[str, Any]) -> dict[str, Any]:
         good = {}
         for key, value in defaults.items():
-            if key not in ("retry", "timeouts") or not isinstance(value, dict):
-                self._report(("defaults", key), "must be `retry` or `timeouts`, each a mapping")
+            if key not in ("retry", "timeouts", "durable") or (key != "durable" and not isinstance(value, dict)):
+                self._report(("defaults", key), "must be `retry` or `timeouts`, each a mapping, or `durable`")
             elif self._check(("defaults",), {"provider_id": "x", "provider_type": "x", "model_name": "x", key: value}):
                 good[key] = value
         return good
 
-    def _provider(self, path: _Path, entry: Any, defaults: dict[str, dict[str, Any]]) -> ProviderConfig | None:
+    def _provider(self, path: _Path, entry: Any, defaults: dict[str, Any]) -> ProviderConfig | None:
         if not isinstance(entry, dict):
             self._report(path, "must be a mapping with provider_id, provider_type and model_name")
             return None
         merged = dict(entry)
         for key, value in defaults.items():
-            if isinstance(entry.get(key, {}), dict):
+            if not isinstance(value, dict):
+                merged.setdefault(key, value)
+            elif isinstance(entry.get(key, {}), dict):
                 merged[key] = {**value, **entry.get(key, {})}
         return self._check(path, merged)
 

@@ -41,6 +41,8 @@ class ProviderConfig(_Strict):
     """One provider. `model_name` is the upstream's name of its default model, `models` the names clients may use.
 
     `context_window`: tokens that a prompt and its answer may have together, where the model's name does not tell.
+    `prefill`: its models go on with what an assistant's last message began, again where the name does not tell.
+    `durable`: what is asked of it is kept before it is shown, unless the request says otherwise.
     """
 
     provider_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -50,6 +52,8 @@ class ProviderConfig(_Strict):
     base_url: str | None = None
     models: list[Name] = []
     context_window: Annotated[int, Field(ge=256, le=1_000_000_000)] | None = None
+    prefill: bool | None = None
+    durable: bool = False
     priority: Annotated[int, Field(ge=0, le=1000)] = 1
     retry: Retry = Retry()
     timeouts: Timeouts = Timeouts()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from proxy.adapter import BaseProviderAdapter, Tools
-from proxy.adapters.litellm_windows import window_of
+from proxy.adapters.litellm_models import takes_prefill, window_of
 from proxy.circuit import Circuit
 from proxy.errors import ConfigError, Kind, ProviderError, redact
 from proxy.provider import ProviderConfig
@@ -67,6 +67,12 @@ class Upstream:
         """Tokens that a prompt and its answer may have together, with the upstream's `model`; None if nobody knows."""
         told = self.config.context_window or self.adapter.context_window(model)
         return told or await window_of(self.config.provider_type, model)
+
+    async def goes_on(self, model: str) -> bool:
+        """Whether that model takes up an assistant's last message where it ends."""
+        if self.config.prefill is not None:
+            return self.config.prefill
+        return self.adapter.supports_feature("prefill") or await takes_prefill(self.config.provider_type, model)
 
     async def room(self, model: str, fields: Mapping[str, Any], tools: Tools | None = None) -> int:
         """Bytes that the messages of a request with these `fields` may have, as `window.size_of` counts them."""

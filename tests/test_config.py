@@ -78,6 +78,17 @@ def test_the_example_of_the_handbook(file: Path) -> None:
     assert (other.retry.initial, other.timeouts.total) == (1, 100)
 
 
+def test_what_is_durable_by_default_may_say_otherwise(file: Path) -> None:
+    providers = """\
+providers:
+  - {provider_id: a, provider_type: openai, model_name: m}
+  - {provider_id: b, provider_type: openai, model_name: m, durable: false, prefill: true}
+"""
+    durable = read(file, providers + "defaults: {durable: true}\n").providers
+    assert [(it.durable, it.prefill) for it in durable.values()] == [(True, None), (False, True)]
+    assert [it.durable for it in read(file, providers).providers.values()] == [False, False]
+
+
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "providers:\n", "providers: []\n", "---\n", "{}"])
 def test_a_file_may_be_empty(file: Path, text: str) -> None:
     config = read(file, text)
@@ -164,7 +175,7 @@ def test_every_mistake_is_named_with_its_line(file: Path) -> None:
         "1: plugins: must be a list of module names",
         "4: defaults.retry.max_attempts: Input should be greater than or equal to 1",
         "5: defaults.timeouts.conect: Extra inputs are not permitted",
-        "6: defaults.color: must be `retry` or `timeouts`, each a mapping",
+        "6: defaults.color: must be `retry` or `timeouts`, each a mapping, or `durable`",
         "8: providers[0]: base_url is missing: where does this provider listen?",
         "11: providers[1].provider_id: String should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'",
         "17: providers[1].models[1]: Input should be a valid string",
@@ -186,10 +197,10 @@ def test_every_mistake_is_named_with_its_line(file: Path) -> None:
         ("providers: {}", "1: providers: must be a list"),
         ("providers: 0", "1: providers: must be a list"),
         ("\nproviders: main", "2: providers: must be a list"),
-        ("defaults: []", "1: defaults: must be a mapping with `retry` and `timeouts`"),
+        ("defaults: []", "1: defaults: must be a mapping with `retry`, `timeouts`, `durable`"),
         ("plugins: {}", "1: plugins: must be a list of module names"),
         ("plugins: [1]", "1: plugins: must be a list of module names"),
-        ("defaults: {retry: 3}", "1: defaults.retry: must be `retry` or `timeouts`, each a mapping"),
+        ("defaults: {retry: 3}", "1: defaults.retry: must be `retry` or `timeouts`, each a mapping, or `durable`"),
         ("providers:\n- null", "2: providers[0]: must be a mapping with provider_id, provider_type and model_name"),
         (f"providers: [{ONE}]\nproviders: []", "2: providers: this key is given twice"),
         ("? [a, b]\n: c\n", "1: keys must be words"),

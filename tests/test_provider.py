@@ -21,9 +21,13 @@ def test_three_names_are_enough() -> None:
     config = made()
     assert (config.retry.max_attempts, config.timeouts.first_token, config.priority) == (3, 120, 1)
     assert config.context_window is None
+    assert (config.durable, config.prefill) == (False, None)
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"durable": None}, "durable"),
+    ({"durable": "perhaps"}, "durable"),
+    ({"prefill": "perhaps"}, "prefill"),
     ({"provider_id": ""}, "provider_id"),
     ({"provider_id": "a/b"}, "provider_id"),
     ({"provider_id": ".."}, "provider_id"),

@@ -202,3 +202,26 @@ async def test_its_room_is_what_its_window_and_its_tokens_leave() -> None:
         known.estimate.learn(Size(10_000), 5_000)
     assert await known.room("m", fields) == pytest.approx((7200 - 1200) * 2, rel=0.01)
     assert await upstream_of().room("m", {}, [{"type": "function"}]) == UNKNOWN - len('[{"type":"function"}]')
+
+
+@pytest.mark.parametrize(
+    ("config", "features", "goes_on"),
+    [
+        ({}, set(), False),
+        ({"prefill": True}, set(), True),
+        ({}, {"prefill"}, True),
+        ({"prefill": False}, {"prefill"}, False),
+    ],
+)
+async def test_whether_its_models_take_up_what_was_said(
+    config: dict[str, bool], features: set[str], goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = scripted("a", **config)
+    monkeypatch.setattr(type(adapter), "features", frozenset(features))
+    assert await Upstream(adapter.config, adapter).goes_on("m") is goes_on
+
+
+async def test_the_map_knows_models_that_do() -> None:
+    mistral = scripted("a", provider_type="mistral")
+    assert await Upstream(mistral.config, mistral).goes_on("ministral-3b-latest")
+    assert not await Upstream(mistral.config, mistral).goes_on("gpt-4o")

@@ -33,7 +33,7 @@ class LocalAdapter(OpenAIAdapter):
     wait. The packaged model knows no tools; of a file's model nobody can tell.
     """
 
-    features = frozenset({"streaming", "json", "n"})
+    features = frozenset({"streaming", "json", "n", "prefill"})
 
     def __init__(
         self, config: ProviderConfig, session: aiohttp.ClientSession, clock: Callable[[], float] = time.monotonic

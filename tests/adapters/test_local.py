@@ -11,7 +11,7 @@ import pytest
 from proxy.adapters import local
 from proxy.adapters.local import INSTALL, PACKAGED, LocalAdapter, engine_plan
 from proxy.errors import ConfigError, Kind
-from proxy.events import Finish, FinishStep, Start, Usage
+from proxy.events import Finish, FinishStep, Start, TextDelta, Usage
 from proxy.testing import play, text_of
 from tests.adapters import local_engines
 from tests.adapters.local_engines import BRIEF, STORY, Make, config_of, failure_of, needs_engine
@@ -34,6 +34,17 @@ async def test_it_answers_in_real_tokens(adapter: LocalAdapter) -> None:
     assert (usage.output_tokens, usage.input_tokens > 20) == (8, True)
     assert isinstance(events[-1], Finish)
     assert not any(b".gguf" in (event.raw or b"") for event in events), "a path of this machine went out"
+
+
+async def test_it_goes_on_with_what_an_assistant_began(adapter: LocalAdapter) -> None:
+    assert adapter.supports_feature("prefill")
+    pieces = [
+        event.content for event in await play(adapter.stream_chat(STORY, **BRIEF)) if isinstance(event, TextDelta)
+    ]
+    begun = "".join(pieces[:4])
+    messages = [*STORY, {"role": "assistant", "content": begun}]
+    rest = text_of(await play(adapter.stream_chat(messages, **{**BRIEF, "max_tokens": 4})))
+    assert begun + rest == "".join(pieces), "it began anew"
 
 
 async def test_it_keeps_to_a_schema(adapter: LocalAdapter) -> None:

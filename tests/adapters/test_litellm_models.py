@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.adapters import litellm_windows
-from proxy.adapters.litellm_windows import window_of
+from proxy.adapters import litellm_models
+from proxy.adapters.litellm_models import takes_prefill, window_of
 
 pytestmark = pytest.mark.anyio
 
@@ -21,10 +21,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """Where another LiteLLM is installed."""
     spec = ModuleSpec("litellm", None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
-    monkeypatch.setattr(litellm_windows, "find_spec", lambda name: spec)
-    litellm_windows._windows.cache_clear()
+    monkeypatch.setattr(litellm_models, "find_spec", lambda name: spec)
+    litellm_models._models.cache_clear()
     yield tmp_path
-    litellm_windows._windows.cache_clear()
+    litellm_models._models.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ async def test_the_map_that_is_installed(provider_type: str, model: str, window:
 
 
 async def test_the_name_at_this_type_of_provider_comes_first(installed: Path) -> None:
-    (installed / litellm_windows._FILE).write_text(
+    (installed / litellm_models._FILE).write_text(
         '{"m": {"max_input_tokens": 1000}, "groq/m": {"max_input_tokens": 500, "mode": "chat"}, "no": {"mode": "chat"},'
         ' "zero": {"max_input_tokens": 0}, "text": {"max_input_tokens": "as many as you like"}}'
     )
@@ -54,16 +54,28 @@ async def test_the_name_at_this_type_of_provider_comes_first(installed: Path) ->
         assert await window_of("openai", odd) is None
 
 
+@pytest.mark.parametrize(
+    ("provider_type", "model", "takes"),
+    [
+        ("anthropic", "claude-sonnet-4-5", True),
+        ("openai", "gpt-4o", False),
+        ("openai", "nobody-knows-it", False),
+    ],
+)
+async def test_who_goes_on_with_what_was_begun(provider_type: str, model: str, takes: bool) -> None:
+    assert await takes_prefill(provider_type, model) is takes
+
+
 async def test_without_a_map_nobody_knows(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert await window_of("openai", "gpt-4o") is None
-    litellm_windows._windows.cache_clear()
-    monkeypatch.setattr(litellm_windows, "find_spec", lambda name: None)
+    litellm_models._models.cache_clear()
+    monkeypatch.setattr(litellm_models, "find_spec", lambda name: None)
     assert await window_of("openai", "gpt-4o") is None
 
 
 def test_litellm_is_not_imported_for_it() -> None:
     code = (
-        "import asyncio, sys; from proxy.adapters.litellm_windows import window_of;"
+        "import asyncio, sys; from proxy.adapters.litellm_models import window_of;"
         "print(asyncio.run(window_of('openai', 'gpt-4o')), 'litellm' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
