@@ -62,7 +62,7 @@ def beside(raw: bytes, index: int) -> dict[str, Any]:
     if found and choice.get("finish_reason"):
         found = {"logprobs": found["logprobs"]} if "logprobs" in found else {}
     delta = choice.get("delta") or {}
-    if not any(delta.get(name) for name in _OF_A_VENDOR):
+    if not isinstance(delta.get("content"), list) and not any(delta.get(name) for name in _OF_A_VENDOR):
         rest = {name: it for name, it in delta.items() if it is not None and name not in _OF_THE_DELTA}
         found |= {"delta": rest} if rest else {}
     return found
@@ -72,6 +72,16 @@ def choice_of(raw: bytes, index: int) -> dict[str, Any]:
     """The choice of that index in the chunk `raw`; empty if it has none."""
     choices = _decode(raw).choices or []
     return next((choice for choice in choices if (choice.get("index") or 0) == index), {})
+
+
+def unnamed(raw: bytes, index: int) -> dict[str, Any] | None:
+    """What of a choice's delta has no event of its own, such as a refusal; None if the chunk has no such choice."""
+    choice = choice_of(raw, index)
+    named = ("role", "reasoning_content", "reasoning", "tool_calls")
+    delta = {name: value for name, value in (choice.get("delta") or {}).items() if name not in named}
+    if isinstance(delta.get("content"), str):
+        del delta["content"]
+    return delta if choice else None
 
 
 def add_choice(whole: dict[str, Any], choice: dict[str, Any]) -> None:

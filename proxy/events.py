@@ -18,6 +18,9 @@ class Event(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
     `index` is the choice it belongs to (OpenAI's `choices[].index`). `raw` is the JSON text of the provider's chunk;
     where one chunk held several events, each has the same `raw` and `parts` counts them. `source` is who said it,
     where several may; `seq` its position in the stream, from 1, given to it when it leaves for the reader.
+
+    Where the bytes were left behind (`record.py`), `choice` and `chunk` are what else stood in its choice, the delta
+    included, and in its chunk.
     """
 
     commits: ClassVar[bool] = False  # the client has seen part of an answer: no silent retry from here on
@@ -25,6 +28,8 @@ class Event(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
     index: int = 0
     raw: bytes | None = None
     parts: int = 1
+    choice: dict[str, Any] | None = None
+    chunk: dict[str, Any] | None = None
     source: str = ""
     seq: int = 0
 
@@ -54,13 +59,17 @@ class ReasoningDelta(Event, tag="reasoning-delta"):
 
 
 class ToolInputDelta(Event, tag="tool-input-delta"):
-    """A piece of a tool call's arguments. `id` and `name` come with the first piece of call number `slot`."""
+    """A piece of a tool call's arguments. `id` and `name` come with the first piece of call number `slot`.
+
+    `extra` is what else stood in the piece, once its bytes were left behind.
+    """
 
     commits = True
     content: str = ""
     slot: int = 0
     id: str | None = None
     name: str | None = None
+    extra: dict[str, Any] | None = None
 
 
 class ToolInput(Event, tag="tool-input-available"):
@@ -107,6 +116,16 @@ class Steered(Event, tag="data-steer"):
     instruction: str
 
 
+class Recovered(Event, tag="data-recovery"):
+    """What produced the answer died, and this is what came of it: what follows goes on from what was said (continued),
+    is a new answer in place of all after position `after` (restarted), or is the end (failed). `reason` is for people.
+    """
+
+    how: Literal["continued", "restarted", "failed"]
+    after: int = 0
+    reason: str = ""
+
+
 class SourceEnd(Event, tag="data-source-end"):
     """One of several sources has ended; `reason` is finish, error or abort, the rest as in those."""
 
@@ -127,10 +146,14 @@ class Finish(Event, tag="finish"):
 
 
 class Error(Event, tag="error"):
-    """The stream broke. What came before it stands, and is not complete."""
+    """The stream broke. What came before it stands, and is not complete.
+
+    `status` is the HTTP status that says so, where nothing came before it.
+    """
 
     message: str
     code: str = "provider_error"
+    status: int = 502
 
 
 class Abort(Event, tag="abort"):

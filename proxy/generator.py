@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from proxy.events import ENDS, Event, FinishStep, SourceEnd, Start, Steered, Usage
+from proxy.events import ENDS, Event, FinishStep, Recovered, SourceEnd, Start, Steered, Usage
 from proxy.merge import Merge
 
 # What overtakes nothing of its own source, and is overtaken by nothing of it, in any mode.
-MARKS = ENDS | {Start, FinishStep, SourceEnd, Steered, Usage}
+MARKS = ENDS | {Start, FinishStep, Recovered, SourceEnd, Steered, Usage}
 
 GeneratorConfig = dict[str, Any]  # the options of a mode, by name: GeneratorConfig(buffer_size=200)
 

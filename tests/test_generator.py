@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from pydantic import ValidationError
 
-from proxy.events import ENDS, Event, FinishStep, SourceEnd, Start, Steered, TextDelta, Usage
+from proxy.events import ENDS, Event, FinishStep, Recovered, SourceEnd, Start, Steered, TextDelta, Usage
 from proxy.generator import MARKS, GeneratorConfig, GeneratorMode, StreamingGenerator
 from proxy.merge import Merge
 from proxy.registry import Registry
@@ -53,5 +53,5 @@ def test_every_mode_of_the_guide_is_there() -> None:
 
 
 def test_marks_are_what_nothing_may_overtake() -> None:
-    assert ENDS | {Start, FinishStep, SourceEnd, Steered, Usage} == MARKS
+    assert ENDS | {Start, FinishStep, Recovered, SourceEnd, Steered, Usage} == MARKS
     assert not Loud.reorders

@@ -24,8 +24,6 @@ from proxy.state.store import Lost, Store
 MOST_OF_A_TURN = 8 * 1024**2  # bytes of its messages, and of its answers
 MOST_OWED = 1000  # answers that Redis was away for; there are no more than streams ran when it went
 ACTIVE = 3600.0  # seconds since its last use for which a session counts as active
-MOST_AT_ONCE = 4  # of this process's requests that speak to Redis
-LONGEST_QUEUE = 2.0  # seconds that others wait for them
 
 _WHAT = "a session"
 _P = ParamSpec("_P")
@@ -70,7 +68,6 @@ class SessionStore:
         self._ttl = int(ttl)
         self._clock = clock
         self._active = store.key("sessions")
-        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
         self._owed: deque[tuple[SessionRef, dict[str, bytes]]] = deque(maxlen=MOST_OWED)
 
     async def begin(
@@ -154,15 +151,8 @@ class SessionStore:
         return int(await self._ask(self._store.client.zcount, self._active, self._clock() - ACTIVE, "+inf"))
 
     async def _ask(self, work: Callable[_P, Coroutine[Any, Any, _T]], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """What `work` finds in Redis. Not all requests of a moment at once: each would open a connection of its own,
-        and they would keep each other waiting until Redis is taken to be away.
-        """
-        try:
-            async with asyncio.timeout(LONGEST_QUEUE) as patience, self._slots:
-                patience.reschedule(None)
-                return await self._store.wait(_WHAT, work(*args, **kwargs))
-        except TimeoutError:
-            raise StoreAway(_WHAT) from None
+        """What `work` finds in Redis."""
+        return await self._store.in_turn(_WHAT, lambda: work(*args, **kwargs))
 
     def _keys(self, ref: SessionRef) -> Keys:
         key = self._store.key

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -13,7 +13,7 @@ import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError, WatchError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError, WatchError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from proxy.errors import ConfigError, StoreAway
@@ -21,6 +21,8 @@ from proxy.errors import ConfigError, StoreAway
 log = logging.getLogger(__name__)
 
 PATIENCE = 0.25  # seconds that anything may wait for Redis
+MOST_AT_ONCE = 4  # of this process's requests that speak to Redis in turn
+LONGEST_QUEUE = 2.0  # seconds that others wait for them
 Lost = WatchError  # another process changed what this one was about to change, or the connection broke meanwhile
 _T = TypeVar("_T")
 
@@ -28,16 +30,28 @@ _T = TypeVar("_T")
 class Store:
     """`client` speaks Redis; keys begin with `prefix`. `away`: it failed, and no whole beat has gone well since."""
 
-    def __init__(self, client: Any, *, embedded: bool, prefix: str = "weir:"):
+    def __init__(
+        self, client: Any, *, embedded: bool, prefix: str = "weir:", connect: Callable[[float], Any] | None = None
+    ):
         self.client = client  # Any: redis-py's annotations speak of its blocking and its async client at once
         self.embedded = embedded
         self.away = False
         self._why = ""
         self._prefix = prefix
+        self._connect = connect
+        self._dedicated: list[Any] = []
+        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
         self._abandoned: set[asyncio.Task[Any]] = set()
 
     def key(self, *parts: object) -> str:
         return self._prefix + ":".join(map(str, parts))
+
+    def dedicated(self, patience: float) -> Any:
+        """A client with connections of its own, on which a reply may take `patience` seconds. It closes with this."""
+        if self._connect is None:
+            return self.client
+        self._dedicated.append(self._connect(patience))
+        return self._dedicated[-1]
 
     def announce(self, pipe: Any) -> None:
         """Adds to a transaction that providers or circuits have changed: every replica looks within a beat.
@@ -53,6 +67,17 @@ class Store:
             raise StoreAway(what)
         return await self.attempt(what, work)
 
+    async def in_turn(self, what: str, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """As `wait`, for work that many requests may have at once: each would open a connection of its own, and they
+        would keep each other waiting until Redis is taken to be away.
+        """
+        try:
+            async with asyncio.timeout(LONGEST_QUEUE) as patience, self._slots:
+                patience.reschedule(None)
+                return await self.wait(what, work())
+        except TimeoutError:
+            raise StoreAway(what) from None
+
     async def attempt(self, what: str, work: Coroutine[Any, Any, _T]) -> _T:
         """The result of `work`, or StoreAway after PATIENCE; `what` names what needs it, for the message."""
         task = asyncio.create_task(work)
@@ -65,15 +90,29 @@ class Store:
             raise
         except (RedisError, OSError) as error:
             self._failed(error)
-            if isinstance(error, ReadOnlyError):  # the host's name may lead to another server by now
-                with contextlib.suppress(RedisError, OSError):
-                    await self.client.connection_pool.disconnect(inuse_connections=False)
+            if isinstance(error, ReadOnlyError):
+                await reconnect(self.client)
             raise StoreAway(what) from None
         finally:
             if not task.done():
                 task.cancel()
                 self._abandoned.add(task)
                 task.add_done_callback(self._forget)
+
+    async def may_forget(self) -> str | None:
+        """Why this Redis may drop what is written to it; None if it does not, or does not tell. Raises StoreAway."""
+        if self.embedded:
+            return None
+        told = await self.attempt("a look at Redis", self._memory())
+        policy, limit = told.get("maxmemory_policy", "noeviction"), told.get("maxmemory", 0)
+        return f"maxmemory-policy is {policy}" if limit and policy != "noeviction" else None
+
+    async def _memory(self) -> dict[str, Any]:
+        try:
+            told: dict[str, Any] = await self.client.info("memory")
+        except ResponseError:  # INFO is not for everybody
+            return {}
+        return told
 
     def back(self) -> None:
         """A whole beat has gone well."""
@@ -96,9 +135,16 @@ class Store:
     async def close(self) -> None:
         if self._abandoned:
             await asyncio.wait(self._abandoned, timeout=PATIENCE)
-        sentinel = getattr(self.client.connection_pool, "sentinel_manager", None)
-        for client in (self.client, *(sentinel.sentinels if sentinel else ())):
-            await client.aclose()
+        for client in (self.client, *self._dedicated):
+            sentinel = getattr(client.connection_pool, "sentinel_manager", None)
+            for each in (client, *(sentinel.sentinels if sentinel else ())):
+                await each.aclose()
+
+
+async def reconnect(client: Any) -> None:
+    """After a ReadOnlyError: the host's name may lead to another server by now."""
+    with contextlib.suppress(RedisError, OSError):
+        await client.connection_pool.disconnect(inuse_connections=False)
 
 
 def open_store(url: str | None, prefix: str = "weir:") -> Store:
@@ -109,22 +155,30 @@ def open_store(url: str | None, prefix: str = "weir:") -> Store:
     """
     if url is None:
         return Store(fakeredis.FakeAsyncRedis(decode_responses=True), embedded=True, prefix=prefix)
+
+    def connect(patience: float) -> Any:
+        options = _options(patience)
+        return _through_sentinel(url, options) if sentinel else redis.Redis.from_url(url, **options)
+
+    sentinel = url.startswith("redis+sentinel://")
+    try:
+        client = connect(PATIENCE)
+        client.connection_pool.make_connection()  # which complains about options it does not know; nothing is sent
+    except (ValueError, TypeError):  # their texts may hold a piece of the password
+        raise ConfigError([_URL_FORMS]) from None
+    return Store(client, embedded=False, prefix=prefix, connect=connect)
+
+
+def _options(patience: float) -> dict[str, Any]:
     # A command that may have landed must not be sent twice behind our back: retries are ours to decide.
-    options: dict[str, Any] = {
-        "socket_timeout": PATIENCE,
+    return {
+        "socket_timeout": patience,
         "socket_connect_timeout": PATIENCE,
         "retry": Retry(NoBackoff(), 0),
         "decode_responses": True,
         # They would switch off redis-py's look at whether an idle connection is dead, or holds a reply nobody took.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
-    try:
-        sentinel = url.startswith("redis+sentinel://")
-        client = _through_sentinel(url, options) if sentinel else redis.Redis.from_url(url, **options)
-        client.connection_pool.make_connection()  # which complains about options it does not know; nothing is sent
-    except (ValueError, TypeError):  # their texts may hold a piece of the password
-        raise ConfigError([_URL_FORMS]) from None
-    return Store(client, embedded=False, prefix=prefix)
 
 
 _URL_FORMS = (

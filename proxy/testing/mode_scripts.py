@@ -11,6 +11,7 @@ from proxy.events import (
     Finish,
     FinishStep,
     ReasoningDelta,
+    Recovered,
     Start,
     Steered,
     TextDelta,
@@ -70,6 +71,9 @@ def mode_scripts() -> dict[str, dict[str, Script]]:
         "two choices": {"a": _choices()},
         "an answer that was steered": {
             "a": [Start(), _text("one tw"), Steered(instruction="in French"), _text("un deux"), *says()[1:]]
+        },
+        "an answer that was begun anew": {
+            "a": [Start(), _text("one tw"), Recovered(how="restarted", reason="cut"), _text("one two"), *says()[1:]]
         },
         "an error": {"a": [Start(), _text("Hello wor"), Error(message="cut")]},
         "an abort": {"a": [Start(), _text("Hello wor"), 0.01, Abort(reason="the client")]},

@@ -3,13 +3,12 @@
 A chunk that came in on this wire leaves as it came, byte for byte. Events without bytes get a chunk built.
 """
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from proxy.chunk import beside, choice_of
+from proxy.chunk import beside, choice_of, unnamed
 from proxy.errors import WeirError
 from proxy.events import (
     Abort,
@@ -18,6 +17,7 @@ from proxy.events import (
     Finish,
     FinishStep,
     ReasoningDelta,
+    Recovered,
     Start,
     Steered,
     TextDelta,
@@ -25,6 +25,7 @@ from proxy.events import (
     Usage,
     Vendor,
 )
+from proxy.heading import Heading
 
 DONE = b"data: [DONE]\n\n"
 to_json = msgspec.json.Encoder().encode
@@ -32,15 +33,15 @@ _SAID_BEFORE = ("index", "delta", "logprobs")  # of a choice, when its end is le
 
 
 class ChunkEncoder:
-    """Writes one stream as server-sent events. `include_usage`: the client asked for the chunk that counts tokens."""
+    """Writes one stream as server-sent events."""
 
     content_headers: Mapping[str, str] = {}
 
-    def __init__(self, request_id: str, model: str, *, include_usage: bool):
-        self._id = f"chatcmpl-{request_id}"
-        self._model = model
-        self._created = int(time.time())
-        self._include_usage = include_usage
+    def __init__(self, heading: Heading):
+        self._id = f"chatcmpl-{heading.request_id}"
+        self._model = heading.model
+        self._created = heading.created
+        self._include_usage = heading.include_usage
         self._held: list[Event] = []  # events of one chunk, of which more are to come
         self._first: bytes | None = None  # the provider's first chunk
         self._facts: dict[str, Any] | None = None  # what it says there of the whole answer
@@ -85,16 +86,18 @@ class ChunkEncoder:
         self._created = start.created or self._created
         if self._first is None and start.raw is not None:
             self._first, self._facts = start.raw, None
+        elif start.chunk is not None and not self._facts:
+            self._facts = _scalars(start.chunk)
 
     def _built(self, event: Event) -> list[bytes]:
         """A chat.completion.chunk that says what `event` says; none if this wire has no word for it."""
         if isinstance(event, Usage):
-            return [self._with([], usage=usage_fields(event))] if self._include_usage else []
+            more = event.chunk or {}
+            return [self._with([], usage=usage_fields(event), **more)] if self._include_usage else []
         choice = _choice(event)
         if choice is None:
             return []
-        marker = {"weir": {"type": "data-steer", "instruction": event.instruction}} if type(event) is Steered else {}
-        return [self._with([{"index": event.index, **choice}], **marker)]
+        return [self._with([{"index": event.index, **choice}], **(event.chunk or {}), **_marker(event))]
 
     def _with(self, choices: Iterable[Mapping[str, Any]], **more: Any) -> bytes:
         if self._facts is None:
@@ -111,8 +114,21 @@ def _failure(event: Error | Abort) -> WeirError:
 
 def _facts(chunk: bytes) -> dict[str, Any]:
     """What every chunk of an answer repeats, such as system_fingerprint; not what only pads or belongs to one."""
-    fields = msgspec.json.decode(chunk).items()
-    return {name: value for name, value in fields if isinstance(value, str | int | float) and name != "obfuscation"}
+    return _scalars(msgspec.json.decode(chunk))
+
+
+def _scalars(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: it for name, it in fields.items() if isinstance(it, str | int | float) and name != "obfuscation"}
+
+
+def _marker(event: Event) -> dict[str, Any]:
+    """What has no place on this wire, as one more field that every SDK passes over."""
+    if isinstance(event, Steered):
+        return {"weir": {"type": "data-steer", "instruction": event.instruction}}
+    if isinstance(event, Recovered):
+        told = {"how": event.how, "after": event.after, "reason": event.reason}
+        return {"weir": {"type": "data-recovery", **told}}
+    return {}
 
 
 def _choice(event: Event) -> dict[str, Any] | None:
@@ -120,15 +136,21 @@ def _choice(event: Event) -> dict[str, Any] | None:
     delta = _delta(event)
     if delta is None:
         return None
-    reason, more = None, {}
-    if isinstance(event, FinishStep):
-        reason = event.reason
-        choice = choice_of(event.raw, event.index) if event.raw is not None else {}
-        more = {name: value for name, value in choice.items() if name not in _SAID_BEFORE}
-    elif isinstance(event, TextDelta):
-        more = event.extra or (beside(event.raw, event.index) if event.raw is not None else {})
-        delta = {**more.get("delta", {}), **delta}
-    return {**more, "delta": delta, "finish_reason": reason}
+    more = _beside(event)
+    reason = event.reason if isinstance(event, FinishStep) else None
+    return {**more, "delta": {**more.get("delta", {}), **delta}, "finish_reason": reason}
+
+
+def _beside(event: Event) -> dict[str, Any]:
+    """What else stood in the choice that `event` came in."""
+    if event.choice is not None:
+        return event.choice
+    if isinstance(event, FinishStep) and event.raw is not None:
+        choice = choice_of(event.raw, event.index)
+        return {name: value for name, value in choice.items() if name not in _SAID_BEFORE}
+    if isinstance(event, TextDelta):
+        return event.extra or (beside(event.raw, event.index) if event.raw is not None else {})
+    return {}
 
 
 def _delta(event: Event) -> dict[str, Any] | None:
@@ -138,29 +160,30 @@ def _delta(event: Event) -> dict[str, Any] | None:
         case TextDelta():
             return {"content": event.content}
         case ReasoningDelta():
-            return {"reasoning_content": event.content, **(event.extra or {})}
+            said = _beside(event).get("delta", {})
+            names = [name for name in ("reasoning_content", "reasoning") if name in said] or ["reasoning_content"]
+            return {**dict.fromkeys(names, event.content), **(event.extra or {})}
         case ToolInputDelta():
-            call: dict[str, Any] = {"index": event.slot, "function": {"arguments": event.content}}
-            if event.id is not None:
-                call |= {"id": event.id, "type": "function"}
-            if event.name is not None:
-                call["function"]["name"] = event.name
-            return {"tool_calls": [call]}
-        case FinishStep() | Steered():
+            return {"tool_calls": [_call(event)]}
+        case FinishStep() | Steered() | Recovered():
             return {}
         case Vendor(raw=bytes(raw)):
             return unnamed(raw, event.index)
+        case Vendor(choice=dict()):
+            return {}
     return None
 
 
-def unnamed(raw: bytes, index: int) -> dict[str, Any] | None:
-    """What of a choice's delta has no event of its own, such as a refusal; None if the chunk has no such choice."""
-    choice = choice_of(raw, index)
-    named = ("role", "reasoning_content", "reasoning", "tool_calls")
-    delta = {name: value for name, value in (choice.get("delta") or {}).items() if name not in named}
-    if isinstance(delta.get("content"), str):
-        del delta["content"]
-    return delta if choice else None
+def _call(event: ToolInputDelta) -> dict[str, Any]:
+    more = event.extra or {}
+    call: dict[str, Any] = {"index": event.slot, **more}
+    if event.id is not None:
+        call = {**call, "id": event.id, "type": more.get("type", "function")}
+    if event.content or event.name or not more:
+        call["function"] = {**more.get("function", {}), "arguments": event.content}
+    if event.name is not None:
+        call["function"]["name"] = event.name
+    return call
 
 
 def usage_fields(usage: Usage) -> dict[str, Any]:

@@ -5,22 +5,23 @@ What OpenAI's SDKs make of a stream (openai-python, `lib/streaming/chat`) decide
 So one chunk of ours opens all the choices, and of the sources' own chunks the id, the date and the role are left out.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from proxy.events import ENDS, Event, Finish, SourceEnd
+from proxy.heading import Heading
 from proxy.wire.openai import ChunkEncoder, to_json
 
 
 class ChoicesEncoder(ChunkEncoder):
-    """Writes one stream of several sources. `sources` are their names, in the order of their choices."""
+    """Writes one stream of several sources; they are the choices, in their order."""
 
-    def __init__(self, request_id: str, model: str, sources: Sequence[str], *, include_usage: bool):
-        super().__init__(request_id, model, include_usage=include_usage)
-        self._places = {name: place for place, name in enumerate(sources)}
-        self._writers = {name: ChunkEncoder(request_id, model, include_usage=False) for name in sources}
+    def __init__(self, heading: Heading):
+        super().__init__(heading)
+        self._places = {name: place for place, name in enumerate(heading.sources)}
+        uncounted = msgspec.structs.replace(heading, include_usage=False)
+        self._writers = {name: ChunkEncoder(uncounted) for name in heading.sources}
         self._opened = False
 
     def encode(self, event: Event) -> bytes:

@@ -1,11 +1,12 @@
 """A stream folded into one chat.completion: an answer that is not streamed is the same stream, read to its end."""
 
+import copy
 from typing import Any
 
 import msgspec
 
 from proxy.chunk import add_choice, merge
-from proxy.events import Event, Finish, Usage
+from proxy.events import Event, Finish, Recovered, Steered, Usage
 from proxy.wire.openai import ChunkEncoder, usage_fields
 
 
@@ -17,10 +18,15 @@ class Fold:
         self._head: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
         self._usage: Usage | None = None
+        self._before: dict[int, dict[str, Any]] = {}  # the choices, when the reader steered last
 
     def add(self, event: Event) -> None:
         if isinstance(event, Finish):
             self._usage = event.usage
+        elif isinstance(event, Steered):
+            self._before = copy.deepcopy(self._choices)
+        elif isinstance(event, Recovered) and event.how == "restarted":
+            self._choices = copy.deepcopy(self._before)
         for chunk in self._encoder.chunks(event):
             self._add(msgspec.json.decode(chunk))
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import pytest
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxy.errors import ConfigError, StoreAway
 from proxy.state.store import PATIENCE, Lost, Store, open_store
@@ -374,7 +375,8 @@ async def test_sentinel_finds_the_master_and_its_successor(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-async def test_tls(tmp_path: Path) -> None:
+async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.state.store.PATIENCE", 10.0)  # a busy machine's handshake is no outage
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     made = [
         "openssl",
@@ -428,3 +430,58 @@ async def test_what_is_said_is_a_warning(caplog: pytest.LogCaptureFixture) -> No
         store = stores()
         await timed(store.attempt("x", store.client.get("x")))
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+async def test_a_connection_of_ones_own_has_its_own_patience(redis_server: RedisServer) -> None:
+    async with stores_at(redis_server.url) as stores:
+        store = stores()
+        patient = store.dedicated(2 * PATIENCE)
+        await patient.ping()
+        await store.client.ping()
+        assert patient.connection_pool is not store.client.connection_pool, "a reply may be taken by somebody else"
+        redis_server.pause()
+        try:
+            began = time.monotonic()
+            with pytest.raises(RedisTimeout):
+                await patient.ping()
+            assert 2 * PATIENCE <= time.monotonic() - began < 2 * PATIENCE + SLACK
+        finally:
+            redis_server.resume()
+        assert await patient.ping(), "it does not come back"
+        await store.close()
+        assert "cmd=ping" not in redis_server.command("CLIENT", "LIST"), "its connection is left open"
+
+
+async def test_in_the_process_there_is_one_connection_for_all(embedded: Stores) -> None:
+    store = embedded()
+    assert store.dedicated(1.0) is store.client
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, None),
+        ({"maxmemory": "100mb"}, None),
+        ({"maxmemory_policy": "allkeys-lru"}, None),
+        ({"maxmemory": "100mb", "maxmemory_policy": "volatile-ttl"}, "maxmemory-policy is volatile-ttl"),
+    ],
+    ids=["no limit", "noeviction", "a policy without a limit", "a limit"],
+)
+async def test_a_redis_that_may_drop_what_it_holds_is_found_out(options: dict[str, str], why: str | None) -> None:
+    with RedisServer(appendonly="no", **options) as server:
+        async with stores_at(server.url) as stores:
+            assert await stores().may_forget() == why
+
+
+async def test_the_store_in_the_process_drops_nothing_by_a_policy(embedded: Stores) -> None:
+    assert await embedded().may_forget() is None
+
+
+async def test_a_redis_that_does_not_tell_is_not_away() -> None:
+    """Where INFO is not for everybody, nothing else may suffer for it."""
+    with RedisServer(appendonly="no") as server:
+        async with stores_at(server.url) as stores:
+            store = stores()
+            await store.client.execute_command("ACL", "SETUSER", "default", "-info")
+            assert await store.may_forget() is None
+            assert not store.away

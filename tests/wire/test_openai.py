@@ -18,6 +18,7 @@ from proxy.events import (
     Finish,
     FinishStep,
     ReasoningDelta,
+    Recovered,
     SourceEnd,
     Start,
     Steered,
@@ -28,6 +29,7 @@ from proxy.events import (
     Usage,
     Vendor,
 )
+from proxy.heading import Heading
 from proxy.testing import chunk
 from proxy.wire.openai import DONE, ChunkEncoder
 
@@ -41,7 +43,7 @@ def read(*payloads: Any) -> list[Event]:
 
 def written(events: Sequence[Event], *, include_usage: bool = False) -> list[bytes]:
     """The data of every event on the wire."""
-    encoder = ChunkEncoder("r1", "asked", include_usage=include_usage)
+    encoder = ChunkEncoder(Heading("r1", "asked", ["asked"], include_usage=include_usage))
     stream = b"".join(map(encoder.encode, events))
     *frames, rest = stream.split(b"\n\n")
     assert not rest, f"not whole events: {stream!r}"
@@ -198,7 +200,9 @@ def test_only_a_complete_stream_is_done() -> None:
         *_, last = written([Start(), end])
         error = json.loads(last)["error"]
         assert set(error) == {"message", "type", "param", "code"}, f"{end} is not in OpenAI's shape"
-    failed = ChunkEncoder("r1", "asked", include_usage=False).error(NoAnswer({"a": ProviderError(Kind.CUT, "cut")}))
+    failed = ChunkEncoder(Heading("r1", "asked", ["asked"], include_usage=False)).error(
+        NoAnswer({"a": ProviderError(Kind.CUT, "cut")})
+    )
     assert b"[DONE]" not in failed
     assert DONE == b"data: [DONE]\n\n"
 
@@ -235,3 +239,13 @@ def test_what_the_wire_has_no_word_for_is_not_written() -> None:
     unspoken: list[Event] = [Vendor(), Vendor(answer=True), SourceEnd(reason="finish")]
     run_by_an_agent: list[Event] = [ToolInput(id="c", name="f"), ToolOutput(id="c", output=1)]
     assert written([*unspoken, *run_by_an_agent]) == []
+
+
+@pytest.mark.parametrize(("how", "after"), [("continued", 0), ("restarted", 7), ("failed", 0)])
+def test_what_became_of_a_broken_answer_is_a_chunk_that_every_sdk_reads(how: Any, after: int) -> None:
+    (data,) = written([Recovered(how=how, after=after, reason="it died")])
+    chunk = ChatCompletionChunk.model_validate_json(data)
+    assert (chunk.choices[0].delta.content, chunk.choices[0].finish_reason) == (None, None)
+    assert json.loads(data)["choices"] == [{"index": 0, "delta": {}, "finish_reason": None}]
+    told = {"type": "data-recovery", "how": how, "after": after, "reason": "it died"}
+    assert json.loads(data)["weir"] == told

@@ -22,6 +22,7 @@ from proxy.events import (
     Usage,
     Vendor,
 )
+from proxy.heading import Heading
 from proxy.testing import chunk
 from proxy.wire.openai_choices import ChoicesEncoder
 from proxy.wire.openai_fold import Fold
@@ -36,7 +37,7 @@ def of(source: str, *events: Event) -> list[Event]:
 
 
 def written(events: Sequence[Event], *, include_usage: bool = False) -> list[Any]:
-    encoder = ChoicesEncoder("r1", "m", ["a", "b"], include_usage=include_usage)
+    encoder = ChoicesEncoder(Heading("r1", "m", ["a", "b"], include_usage=include_usage))
     return data_of(b"".join(map(encoder.encode, events)))
 
 
@@ -156,7 +157,7 @@ def test_an_event_of_nobodys_is_not_lost() -> None:
 
 
 def test_an_answer_in_one_piece() -> None:
-    fold = Fold(ChoicesEncoder("r1", "m", ["a", "b"], include_usage=False))
+    fold = Fold(ChoicesEncoder(Heading("r1", "m", ["a", "b"], include_usage=False)))
     broken = of("b", Start(), TextDelta(content="B"), SourceEnd(reason="error", message="it broke", code="c"))
     for event in [*broken, *answer("a", "A", model="ma"), Finish(usage=Usage(input_tokens=1, output_tokens=2))]:
         fold.add(event)

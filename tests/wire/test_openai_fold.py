@@ -10,7 +10,19 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from proxy.adapters.openai_chunks import ChunkReader
-from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage
+from proxy.events import (
+    Event,
+    Finish,
+    FinishStep,
+    ReasoningDelta,
+    Recovered,
+    Start,
+    Steered,
+    TextDelta,
+    ToolInputDelta,
+    Usage,
+)
+from proxy.heading import Heading
 from proxy.testing import chunk
 from proxy.wire.openai import ChunkEncoder
 from proxy.wire.openai_fold import Fold
@@ -18,7 +30,7 @@ from tests.wire.test_openai import changed, read
 
 
 def folded(events: list[Event]) -> dict[str, Any]:
-    fold = Fold(ChunkEncoder("r1", "asked", include_usage=False))
+    fold = Fold(ChunkEncoder(Heading("r1", "asked", ["asked"], include_usage=False)))
     for event in events:
         fold.add(event)
     completion = fold.completion()
@@ -193,3 +205,26 @@ def test_a_chunk_of_which_an_event_was_touched_is_not_added_whole(touch: str) ->
     said = folded([start, thought, *kept, end, Finish()])["choices"][0]["message"]
     assert said.get("content") == ("a" if kept else ""), f"a chunk whose text was {touch} gave {said}"
     assert said["reasoning_content"] == "secret"
+
+
+def content(*events: Event) -> Any:
+    return folded([Start(), *events, FinishStep(reason="stop"), Finish()])["choices"][0]["message"]["content"]
+
+
+A, B, C = (TextDelta(content=letter) for letter in "abc")
+
+
+def test_an_answer_that_was_begun_anew_has_nothing_of_the_old_one() -> None:
+    call = ToolInputDelta(id="t", name="f", content="{}")
+    whole = folded([Start(), A, call, Recovered(how="restarted"), B, FinishStep(reason="stop"), Finish()])
+    assert whole["choices"][0]["message"] == {"role": "assistant", "content": "b"}
+    assert whole["choices"][0]["finish_reason"] == "stop"
+    assert whole["weir"]["how"] == "restarted", "that it was begun anew is not told"
+
+
+def test_an_answer_that_was_gone_on_with_is_one() -> None:
+    assert content(A, Recovered(how="continued"), B) == "ab"
+
+
+def test_what_was_said_before_an_instruction_stays_when_its_answer_is_begun_anew() -> None:
+    assert content(A, Steered(instruction="no"), B, Recovered(how="restarted", after=3), C) == "ac"

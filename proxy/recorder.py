@@ -1,0 +1,107 @@
+"""Events on their way into a log: taken out of the chunks they came in, with all that was said there."""
+
+from typing import Any
+
+import msgspec
+
+from proxy.chunk import beside, choice_of, unnamed
+from proxy.events import (
+    Event,
+    Finish,
+    FinishStep,
+    ReasoningDelta,
+    SourceEnd,
+    Start,
+    TextDelta,
+    ToolInputDelta,
+    Usage,
+    Vendor,
+)
+
+_OF_ALL_CHUNKS = frozenset({"id", "object", "created", "model", "choices", "obfuscation"})  # the last one pads
+_OF_AN_END = ("index", "delta", "logprobs", "finish_reason")
+_OF_A_CALL = ("index", "id", "function")
+_OF_A_FUNCTION = ("name", "arguments")
+_THOUGHTS = ("reasoning_content", "reasoning")  # vendors do not agree
+
+
+class Recorder:
+    """For the events of one source."""
+
+    def __init__(self) -> None:
+        self._facts: dict[str, Any] = {}  # what every chunk says beside its choices
+        self._raw: bytes | None = None
+        self._told: set[int] = set()  # choices of that chunk of which an event has what else they say
+
+    def know(self, chunk: dict[str, Any]) -> None:
+        """What the stream's first chunk said beside its choices: others need not say it again."""
+        self._facts = {name: it for name, it in chunk.items() if isinstance(it, str | int | float)}
+
+    def bare(self, event: Event) -> Event:
+        """`event` without the chunk it came in. A chunk that only its vendor understands is kept as it is."""
+        raw = event.raw
+        if isinstance(event, Finish | SourceEnd) and event.usage is not None:
+            event = msgspec.structs.replace(event, usage=_counted(event.usage))
+        if raw is None or (type(event) is Vendor and event.parts == 1):
+            return event
+        chunk = None
+        if raw is not self._raw:
+            self._raw, self._told = raw, set()
+            chunk = self._chunk(raw, first=type(event) is Start)
+        if isinstance(event, ToolInputDelta):
+            event = msgspec.structs.replace(event, extra=_beside_call(event, raw))
+        choice = None if isinstance(event, Usage) else self._choice(event, raw)
+        return msgspec.structs.replace(event, raw=None, parts=1, choice=choice, chunk=chunk)
+
+    def _chunk(self, raw: bytes, *, first: bool) -> dict[str, Any] | None:
+        fields = msgspec.json.decode(raw)
+        said = {name: it for name, it in fields.items() if name not in _OF_ALL_CHUNKS and it is not None}
+        if not fields.get("choices"):
+            said.pop("usage", None)  # then it is an event
+        if first and not self._facts:
+            self.know(said)
+            return said or None
+        return {name: it for name, it in said.items() if self._facts.get(name) != it} or None
+
+    def _choice(self, event: Event, raw: bytes) -> dict[str, Any] | None:
+        """What stands beside it. Of several events of one choice the text has it, for a mode takes it from there; the
+        first one, where there is no text.
+        """
+        found: dict[str, Any] = {}
+        if event.index not in self._told and (type(event) is TextDelta or not _has_text(raw, event.index)):
+            self._told.add(event.index)
+            found = beside(raw, event.index)
+        if isinstance(event, Vendor):
+            found["delta"] = unnamed(raw, event.index) or {}
+        elif isinstance(event, FinishStep):
+            found |= {name: it for name, it in choice_of(raw, event.index).items() if name not in _OF_AN_END}
+        elif isinstance(event, ReasoningDelta) and (names := _names_of(event, raw)) != _THOUGHTS[:1]:
+            found["delta"] = found.get("delta", {}) | dict.fromkeys(names, "")
+        return found or None
+
+
+def _has_text(raw: bytes, index: int) -> bool:
+    text = (choice_of(raw, index).get("delta") or {}).get("content")
+    return isinstance(text, str) and bool(text)
+
+
+def _names_of(thought: ReasoningDelta, raw: bytes) -> tuple[str, ...]:
+    """Under which names it was said: those have to come with it, empty, where it is not the usual one."""
+    delta = choice_of(raw, thought.index).get("delta") or {}
+    return tuple(name for name in _THOUGHTS if delta.get(name))
+
+
+def _beside_call(event: ToolInputDelta, raw: bytes) -> dict[str, Any] | None:
+    """What else stood in the piece of a tool call, such as the signature that Gemini wants back."""
+    calls = (choice_of(raw, event.index).get("delta") or {}).get("tool_calls") or ()
+    call: dict[str, Any] = next((call for call in calls if (call.get("index") or 0) == event.slot), {})
+    found = {name: it for name, it in call.items() if name not in _OF_A_CALL and it is not None}
+    if found.get("type") == "function":
+        del found["type"]
+    function = {name: it for name, it in (call.get("function") or {}).items() if name not in _OF_A_FUNCTION}
+    return found | ({"function": function} if function else {}) or None
+
+
+def _counted(usage: Usage) -> Usage:
+    """The figures alone: it may have come as an event of its own."""
+    return Usage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, details=usage.details)

@@ -1,0 +1,298 @@
+"""The logs of durable streams: each is a Redis stream whose entry ids are `epoch-seq`, and Redis refuses the past.
+
+An epoch is one replica's time as the producer. It begins with an opening, `epoch-0`; then come batches of events, each
+under the position of its last one. Positions go on through all epochs without a gap. Once a higher epoch has begun,
+Redis takes nothing of a lower one any more: it only takes growing ids. Nothing is written with an id of Redis' own,
+nothing but the first entry makes a log (NOMKSTREAM), and nothing is trimmed.
+"""
+
+import enum
+import itertools
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import msgspec
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+
+from proxy.errors import RequestError, StoreAway, WeirError
+from proxy.heading import Heading
+from proxy.record import Entry, Opening, Place, entry_of, place_of
+from proxy.state.sessions import SessionRef
+from proxy.state.store import Lost, Store, reconnect
+
+PAGE = 32  # entries that are read at once; each is bounded by what a producer may have waiting
+REMEMBERED = 86_400  # seconds for which it is known, after a log's time, that there was one
+RUNNING = 86_400  # seconds for which a log is kept without a word from its producer
+BLOCK = 1000  # milliseconds that one read waits for news
+LEASE = 5.0  # seconds without a sign of life after which a producer is taken for dead
+
+_T = TypeVar("_T")
+Recovery = Literal["fail", "restart", "continue"]
+
+
+class About(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What whoever reads a stream, or takes it over, has to know. It stands in the log's first entry.
+
+    `owner` may read and control it. It is cancelled after `detached` seconds without a reader. `recovery` is what is to
+    be done where its producer dies, before all `choices` have ended; `session` is the conversation that it belongs to.
+    """
+
+    owner: str
+    heading: Heading
+    detached: float
+    recovery: Recovery = "fail"
+    choices: int = 1
+    session: SessionRef | None = None
+    once: str | None = None  # the idempotency key
+
+
+class Once(NamedTuple):
+    """An idempotency key, and the digest of what was asked under it."""
+
+    key: str
+    digest: str
+
+
+class Append(NamedTuple):
+    """A batch of events on its way into a log."""
+
+    stream_id: str
+    place: Place
+    source: str
+    array: bytes
+
+
+class Outcome(enum.Enum):
+    LANDED = "it is in the log"
+    REFUSED = "the log has this id already, or a later one"
+    GONE = "there is no such log any more"
+    UNSURE = "nobody knows"
+
+
+class LogStore:
+    """`replica` is who writes. `ttl`: seconds for which a log is kept after its end.
+
+    All methods but `append` raise StoreAway; those for use in a transaction what redis-py raises.
+    """
+
+    def __init__(self, store: Store, replica: str, ttl: int):
+        self.store = store
+        self.replica = replica
+        self.ttl = ttl
+        self._writer = store.dedicated(1.0)  # a connection of the writer's own: nobody who can be cancelled shares it
+        self._listener = store.dedicated(BLOCK / 1000 + 1.0)
+        self._woken = "0-0"
+
+    async def _ask(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        return await self.store.in_turn(_WHAT, work)
+
+    def log(self, stream_id: str) -> str:
+        return self.store.key("log", stream_id)
+
+    def lease(self, replica: str) -> str:
+        return self.store.key("lease", replica)
+
+    def streams(self, replica: str) -> str:
+        return self.store.key("streams", replica)
+
+    async def begin(
+        self, stream_id: str, about: About, opening: Opening, *, asked: bytes | None, once: Once | None
+    ) -> str:
+        """Makes a log, and returns the stream's id; that of the earlier one, where this was asked under `once` before.
+
+        `asked` is the request, for whoever has to ask it again. Raises RequestError (422) for another request under
+        the same key, StoreAway.
+        """
+        while True:
+            try:
+                return await self._ask(lambda: self._begin(stream_id, about, opening, asked, once))
+            except Lost:  # somebody else asked under this key at the same moment, and is known now
+                continue
+
+    async def _begin(
+        self, stream_id: str, about: About, opening: Opening, asked: bytes | None, once: Once | None
+    ) -> str:
+        async with self.store.client.pipeline(transaction=True) as pipe:
+            if once is not None:
+                key = self.once(about.owner, once.key)
+                await pipe.watch(key)
+                if earlier := _earlier(await pipe.get(key), once):
+                    return earlier
+                pipe.multi()
+                pipe.set(key, msgspec.json.encode([stream_id, once.digest]), ex=RUNNING)
+            self._make(pipe, stream_id, about, opening, asked)
+            await pipe.execute()
+        return stream_id
+
+    def _make(self, pipe: Any, stream_id: str, about: About, opening: Opening, asked: bytes | None) -> None:
+        key = self.store.key
+        fields = {"opening": msgspec.json.encode(opening), "about": msgspec.json.encode(about)}
+        pipe.xadd(self.log(stream_id), fields, id="1-0")
+        pipe.expire(self.log(stream_id), RUNNING)
+        pipe.set(key("stream", stream_id), about.owner, ex=RUNNING + REMEMBERED)
+        if asked is not None:
+            pipe.set(key("asked", stream_id), asked, ex=RUNNING)
+        if about.session is not None:
+            pipe.set(key("answering", *about.session), stream_id, ex=RUNNING)
+        self.owns(pipe, stream_id)
+
+    def owns(self, pipe: Any, stream_id: str) -> None:
+        """Adds to a transaction that this replica produces that stream, and lives."""
+        pipe.sadd(self.streams(self.replica), stream_id)
+        pipe.sadd(self.store.key("producers"), self.replica)
+        pipe.set(self.lease(self.replica), "", px=int(LEASE * 1000))
+
+    def once(self, owner: str, key: str) -> str:
+        return self.store.key("once", owner, key)
+
+    async def append(self, batch: Sequence[Append]) -> list[Outcome]:
+        """Writes all of them in one go. Never raises: what became of each is told."""
+        pipe = self._writer.pipeline(transaction=False)
+        for it in batch:
+            pipe.xadd(self.log(it.stream_id), {it.source: it.array}, id=str(it.place), nomkstream=True)
+        try:
+            replies = await pipe.execute(raise_on_error=False)
+        except (RedisError, OSError):
+            return [Outcome.UNSURE] * len(batch)
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            await reconnect(self._writer)
+        return [_outcome(reply) for reply in replies]
+
+    async def tips(self, stream_ids: Sequence[str]) -> list[Place | None]:
+        """Where each log's last entry stands, for the writer; None for a log that is not there."""
+        pipe = self._writer.pipeline(transaction=False)
+        for stream_id in stream_ids:
+            pipe.xrevrange(self.log(stream_id), count=1)
+        try:
+            return [place_of(found[0][0]) if found else None for found in await pipe.execute()]
+        except (RedisError, OSError):
+            raise StoreAway(_WHAT) from None
+
+    async def known(self, stream_id: str) -> tuple[str | None, About | None]:
+        """Whose it is or was, None if nobody's; and what the log says of it, None if its time is over."""
+        return await self._ask(lambda: self.head(stream_id))
+
+    async def head(self, stream_id: str) -> tuple[str | None, About | None]:
+        """As `known`. Raises RedisError, OSError."""
+        async with self.store.client.pipeline(transaction=False) as pipe:
+            pipe.get(self.store.key("stream", stream_id))
+            pipe.xrange(self.log(stream_id), count=1)
+            owner, first = await pipe.execute()
+        return owner, msgspec.json.decode(first[0][1]["about"], type=About) if first else None
+
+    async def page(self, stream_id: str, after: Place, count: int = PAGE) -> list[Entry]:
+        """The next entries of a log after the one at `after`."""
+        return await self._ask(lambda: self.read(stream_id, after, count))
+
+    async def read(self, stream_id: str, after: Place, count: int = PAGE) -> list[Entry]:
+        """As `page`. Raises RedisError, OSError."""
+        found = await self.store.client.xrange(self.log(stream_id), min=f"({after}", count=count)
+        return [entry_of(*each) for each in found]
+
+    async def last(self, stream_id: str) -> tuple[Entry, Opening] | None:
+        """A log's last entry, and how its epoch began; None if there is no log."""
+        return await self._ask(lambda: self.tip(stream_id))
+
+    async def tip(self, stream_id: str) -> tuple[Entry, Opening] | None:
+        """As `last`. Raises RedisError, OSError; WeirError (409) if the log has lost the beginning of its epoch."""
+        found = await self.store.client.xrevrange(self.log(stream_id), count=1)
+        if not found:
+            return None
+        tip = entry_of(*found[0])
+        if tip.opening is not None:
+            return tip, tip.opening
+        begun = str(Place(tip.place.epoch, 0))
+        opened = await self.store.client.xrange(self.log(stream_id), min=begun, max=begun)
+        if not opened or (opening := entry_of(*opened[0]).opening) is None:
+            raise regressed()
+        return tip, opening
+
+    async def answering(self, session: SessionRef) -> str | None:
+        """The last durable stream of a session."""
+        found: str | None = await self._ask(lambda: self.store.client.get(self.store.key("answering", *session)))
+        return found
+
+    async def asked(self, stream_id: str) -> bytes | None:
+        """The request, as `begin` was given it."""
+        found: str | None = await self._ask(lambda: self.store.client.get(self.store.key("asked", stream_id)))
+        return None if found is None else found.encode()
+
+    async def news(self, after: Mapping[str, Place]) -> dict[str, Iterator[Entry]]:
+        """Waits a while for what is written to any of these logs after an entry. The entries are read as they are
+        taken, which raises msgspec.MsgspecError for one that a newer Weir wrote: the other logs do not suffer for it.
+        """
+        waker = self.store.key("wake", self.replica)
+        names = {self.log(stream_id): stream_id for stream_id in after}
+        places = {self.log(stream_id): str(place) for stream_id, place in after.items()}
+        try:
+            found = await self._listener.xread({**places, waker: self._woken}, count=PAGE, block=BLOCK)
+        except (RedisError, OSError):
+            raise StoreAway(_WHAT) from None
+        news = dict(found)
+        if woken := news.pop(waker, None):
+            self._woken = woken[-1][0]
+        return {names[key]: itertools.starmap(entry_of, entries) for key, entries in news.items()}
+
+    async def wake(self) -> None:
+        """Has `news` return now."""
+        await self.store.attempt(_WHAT, self._wake())
+
+    async def _wake(self) -> None:
+        waker = self.store.key("wake", self.replica)
+        async with self.store.client.pipeline(transaction=True) as pipe:
+            pipe.xadd(waker, {"": ""}, maxlen=1, approximate=False)
+            pipe.expire(waker, 60)
+            await pipe.execute()
+
+    async def ended(self, stream_id: str, owner: str, once: str | None, *, answered: bool) -> None:
+        """The log is complete: its time begins to run. An idempotency key (`once`) under which nothing was answered is
+        forgotten at once, so that the same request may be tried again.
+        """
+        await self.store.attempt(_WHAT, self.close(stream_id, self.replica, owner, once, answered=answered))
+
+    async def close(self, stream_id: str, producer: str, owner: str, once: str | None, *, answered: bool) -> None:
+        """As `ended`, of a stream that is listed as `producer`'s. Raises RedisError, OSError."""
+        key = self.store.key
+        async with self.store.client.pipeline(transaction=True) as pipe:
+            pipe.expire(self.log(stream_id), self.ttl)
+            pipe.set(key("stream", stream_id), owner, ex=self.ttl + REMEMBERED)
+            pipe.delete(key("asked", stream_id))
+            pipe.srem(self.streams(producer), stream_id)
+            if once is not None:
+                pipe.expire(self.once(owner, once), self.ttl if answered else 0)
+            await pipe.execute()
+
+
+_WHAT = "a durable stream"
+
+
+def gone(stream_id: str) -> RequestError:
+    told = f"the time of stream {stream_id[:100]!r} is over: what it said is no longer kept"
+    return RequestError(told, status=410, code="stream_gone")
+
+
+def regressed() -> WeirError:
+    """The log lacks what a reader has seen, or has a gap."""
+    told = (
+        "the log of this stream went backwards: Redis has lost what it had acknowledged; read the stream anew, from 0"
+    )
+    return WeirError(told, status=409, code="log_regressed")
+
+
+def _earlier(known: str | None, once: Once) -> str | None:
+    """The stream that was begun under this key. It is known for no longer than there is its log."""
+    if known is None:
+        return None
+    earlier, digest = msgspec.json.decode(known, type=tuple[str, str])
+    if digest != once.digest:
+        told = "this Idempotency-Key came with another request before: a new request needs a new key"
+        raise RequestError(told, status=422, code="idempotency_key_reused")
+    return earlier
+
+
+def _outcome(reply: Any) -> Outcome:
+    if isinstance(reply, ResponseError) and "equal or smaller" in str(reply):
+        return Outcome.REFUSED
+    if isinstance(reply, Exception):
+        return Outcome.UNSURE
+    return Outcome.GONE if reply is None else Outcome.LANDED
