@@ -3,12 +3,13 @@
 import copy
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 from pydantic import ValidationError
 
 from proxy.errors import RequestError
+from proxy.heading import Heading
 from proxy.provider import ProviderConfig, Retry, Timeouts, mistakes
 
 MAX_DEPTH = 100  # levels of lists and objects
@@ -21,6 +22,9 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
     `mode` and `config` name a stream mode and its options. `providers` answer all at once, into one stream.
     `session_id` is the conversation this belongs to; with `history` what was said in it goes before the messages,
     and with `replace_last` this turn takes the place of its last one.
+
+    A `durable` stream is kept in Redis before it is shown, and outlives its connection: for `detached` seconds without
+    a reader. `recovery` is what is to be done where the provider dies in the middle of an answer, or the replica.
     """
 
     retry: dict[str, float] = {}
@@ -32,6 +36,9 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
     session_id: str | None = None
     history: bool = False
     replace_last: bool = False
+    durable: bool | None = None
+    detached: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 60.0
+    recovery: Literal["fail", "restart", "continue"] = "fail"
 
     def retry_of(self, config: ProviderConfig) -> Retry:
         """The provider's retry policy, as this request wants it."""
@@ -85,6 +92,14 @@ class _Known(msgspec.Struct):
     weir: Options | None = None
 
 
+class _Kept(msgspec.Struct):
+    id: str
+    body: dict[str, Any]
+    owner: str
+    user_id: str | None
+    options_in: str
+
+
 class ChatRequest:
     """One request. `fields` are the body's fields for the adapter: all but model, messages, tools, stream and weir."""
 
@@ -99,6 +114,7 @@ class ChatRequest:
         self.options = known.weir or Options()
         self.user_id: str | None = None  # for whom the client asks
         self.owner = ""  # whose session `options.session_id` is
+        self.ui = 5  # the version of the AI SDK that is to read the answer
         self.options_in = "weir."  # how the names of mode and config begin where they were given
         _overridden(Retry(), self.options.retry, "weir.retry")
         _overridden(Timeouts(), self.options.timeouts, "weir.timeouts")
@@ -108,13 +124,37 @@ class ChatRequest:
         ours = ("model", "messages", "tools", "stream", "weir")
         self.fields = {name: value for name, value in body.items() if name not in ours}
         self.user = known.user
+        self.choices = known.n or 1
         if problem := _problem_with(self.options.providers, known.n):
             raise RequestError(f"weir.providers: {problem}", param="weir.providers")
+        if self.options.recovery != "fail" and len(self.options.providers) > 1:
+            problem = "of several providers the others go on where one breaks: only `fail` is possible"
+            raise RequestError(f"weir.recovery: {problem}", param="weir.recovery")
 
     @property
     def sources(self) -> list[str]:
         """Who is to answer, by id or by name of a model: each of them in full."""
         return self.options.providers or [self.model]
+
+    def heading(self, message_id: str = "") -> Heading:
+        """What the formats have to know of the answer's stream."""
+        return Heading(self.id, self.model, self.sources, self.include_usage, message_id=message_id, ui=self.ui)
+
+    def keep(self) -> bytes:
+        """The request as `kept` reads it, on another replica perhaps."""
+        weir = msgspec.structs.asdict(self.options)
+        body = {**self.fields, "model": self.model, "messages": self.messages, "stream": self.stream, "weir": weir}
+        if self.tools is not None:
+            body["tools"] = self.tools
+        return msgspec.json.encode(_Kept(self.id, body, self.owner, self.user_id, self.options_in))
+
+    @classmethod
+    def kept(cls, data: bytes) -> Self:
+        """The request that `keep` wrote down."""
+        kept = msgspec.json.decode(data, type=_Kept)
+        request = cls(kept.body, kept.id)
+        request.owner, request.user_id, request.options_in = kept.owner, kept.user_id, kept.options_in
+        return request
 
     def with_messages(self, messages: list[dict[str, Any]]) -> Self:
         """The same request about other messages."""

@@ -54,6 +54,7 @@ class StreamingRequest:
         except RequestError as error:
             raise _renamed(error) from None
         self.chat.user_id = known.user_id
+        self.chat.ui = known.ui
         self.chat.options_in = "generator_"
 
 

@@ -48,7 +48,7 @@ def test_what_is_no_json_object_is_refused(name: str) -> None:
     assert len(raised.value.message) < 200
 
 
-MISSING = object()
+MISSING = ...  # which has the same repr in every process, and so in the ids of tests
 # (the field that is wrong, its value, the field that the error names)
 WRONG: list[tuple[str, Any, str]] = [
     ("model", MISSING, "model"),
@@ -175,3 +175,36 @@ def test_no_json_raises_anything_else(body: dict[str, Any]) -> None:
     except RequestError as error:
         refused = error
     assert refused is None or refused.param, f"the error names no field: {refused}"
+
+
+def test_a_durable_stream_is_asked_for() -> None:
+    plain = parse().options
+    assert (plain.durable, plain.detached, plain.recovery) == (None, 60, "fail")
+    asked = parse(weir={"durable": True, "detached": 0, "recovery": "continue"}).options
+    assert (asked.durable, asked.detached, asked.recovery) == (True, 0, "continue")
+    assert parse(weir={"durable": False}).options.durable is False, "`no` is not the same as nothing"
+
+
+@pytest.mark.parametrize(
+    ("weir", "param"),
+    [
+        ({"durable": "yes"}, "weir.durable"),
+        ({"detached": -1}, "weir.detached"),
+        ({"detached": 86401}, "weir.detached"),
+        ({"recovery": "retry"}, "weir.recovery"),
+        ({"recovery": "restart", "providers": ["a", "b"]}, "weir.recovery"),
+    ],
+)
+def test_what_is_wrong_with_it_is_named(weir: dict[str, Any], param: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse(weir=weir)
+    assert caught.value.param == param
+
+
+def test_a_request_that_is_kept_is_the_same_on_another_replica() -> None:
+    fields = {"tools": [{"type": "function"}], "temperature": 0.5, "x_new": {"a": [1]}, "user": "u", "stream": True}
+    weir = {"mode": "chunked", "config": {"size": 3}, "session_id": "s", "history": True, "retry": {"max_attempts": 1}}
+    asked = parse(**fields, stream_options={"include_usage": True}, weir={**weir, "recovery": "restart"})
+    asked.owner, asked.user_id, asked.options_in = "me", "u2", "generator_"
+    kept = ChatRequest.kept(asked.keep())
+    assert vars(kept) == vars(asked)

@@ -41,6 +41,13 @@ def test_what_is_not_its_own_goes_to_the_provider() -> None:
     assert asked.chat.stream, "the streaming API streams"
 
 
+def test_what_reads_the_ai_sdks_parts_is_known_to_whoever_writes_them() -> None:
+    assert read().chat.heading().ui == 5, "what every version reads"
+    asked = read(ui=7)
+    assert asked.chat.heading("m1").ui == 7
+    assert "ui" not in asked.chat.fields, "it is sent to the provider"
+
+
 def test_retries_and_limits_are_asked_for_as_on_the_openai_api() -> None:
     assert read(weir={"retry": {"max_attempts": 1}, "fallback": False}).chat.options.fallback is False
 
@@ -62,6 +69,9 @@ def test_retries_and_limits_are_asked_for_as_on_the_openai_api() -> None:
         ({"user_id": ""}, "user_id"),
         ({"history": "yes"}, "history"),
         ({"temperature": -1}, "temperature"),
+        ({"ui": 4}, "ui"),
+        ({"weir": {"recovery": "hope"}}, "weir.recovery"),
+        ({"provider_ids": ["a", "b"], "weir": {"recovery": "restart"}}, "weir.recovery"),
         ({"weir": {"nonsense": 1}}, "weir.nonsense"),
         ({"weir": 1}, "weir"),
     ],

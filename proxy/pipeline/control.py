@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from proxy.errors import RequestError
+from proxy.errors import RequestError, WeirError
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.stream import LONGEST_PAUSE, Stream
 from proxy.request import wrong_field
@@ -15,6 +15,7 @@ from proxy.state.controls import ControlBus
 from proxy.state.store import Store
 
 PATIENCE = 5.0  # seconds until a control that has not taken effect is a 504
+NOT_FOUND = "stream_not_found"
 HALF = 2.5  # of them, for the replica that holds the stream
 
 Action = Literal["cancel", "pause", "resume", "feedback", "steer"]
@@ -48,11 +49,16 @@ class Control(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
         return control
 
 
+# The replica that produces a durable stream of an owner's now; None where there is no such stream.
+Producer = Callable[[str, str], Awaitable[str | None]]
+
+
 class Controls:
     """Finds the stream a control is for, here or on another replica, and tells what came of it."""
 
-    def __init__(self, pipeline: Pipeline, store: Store, replica: str):
+    def __init__(self, pipeline: Pipeline, store: Store, replica: str, producer: Producer):
         self._pipeline = pipeline
+        self._producer = producer
         self.bus = ControlBus(store, replica, self._act)
 
     async def send(self, stream_id: str, owner: str, control: Control) -> dict[str, Any]:
@@ -62,20 +68,34 @@ class Controls:
         where it has not taken effect in time, and may yet. StoreAway if the stream is elsewhere, and Redis away.
         """
         message = {"stream_id": stream_id, "owner": owner, "control": msgspec.to_builtins(control)}
+        replica = stream_id.partition("-")[0]
         try:
-            reply = await self.bus.send(stream_id.partition("-")[0], message, PATIENCE)
+            return await self._ask(replica, message)
+        except WeirError as error:
+            if error.code != NOT_FOUND:
+                raise
+            producer = await self._producer(stream_id, owner)  # a durable stream may have been taken over
+            if producer in (None, replica):
+                raise
+        return await self._ask(producer, message)
+
+    async def _ask(self, replica: str, message: dict[str, Any]) -> dict[str, Any]:
+        try:
+            reply = await self.bus.send(replica, message, PATIENCE)
         except TimeoutError:
             raise _late() from None
         if reply is None:
-            raise _unknown(stream_id)
+            raise unknown(message["stream_id"])
         return reply
 
     async def _act(self, message: dict[str, Any]) -> dict[str, Any]:
         """Does here what `send` asks for, on whichever replica."""
         stream = self._pipeline.find(message["stream_id"])
         if stream is None or stream.owner != message["owner"]:
-            raise _unknown(message["stream_id"])
+            raise unknown(message["stream_id"])
         control = msgspec.convert(message["control"], Control)
+        if stream.durable and stream.ended and control.action != "feedback":
+            raise unknown(stream.id)  # it may go on elsewhere, if this replica was taken for dead: the log knows
         position = await self.perform(stream, control)
         return {"stream_id": stream.id, "action": control.action, "position": position}
 
@@ -112,8 +132,8 @@ class Controls:
         return position
 
 
-def _unknown(stream_id: str) -> RequestError:
-    return RequestError(f"there is no stream {stream_id[:100]!r}", status=404, code="stream_not_found")
+def unknown(stream_id: str) -> RequestError:
+    return RequestError(f"there is no stream {stream_id[:100]!r}", status=404, code=NOT_FOUND)
 
 
 def _late() -> RequestError:

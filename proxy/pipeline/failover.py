@@ -38,8 +38,12 @@ class RetryBudget(tenacity.stop.stop_base):
         self.running = 0  # requests
         self.retrying = 0  # from the first moment of the back-off
 
-    def __call__(self, state: tenacity.RetryCallState) -> bool:
+    @property
+    def is_spent(self) -> bool:
         return self.retrying >= max(self.LEAST, self.running // self.SHARE)
+
+    def __call__(self, state: tenacity.RetryCallState) -> bool:
+        return self.is_spent
 
 
 class Failover:

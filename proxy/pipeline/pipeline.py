@@ -16,7 +16,7 @@ from proxy.journey import Journey
 from proxy.merge import Merge
 from proxy.pipeline.failover import Failover
 from proxy.pipeline.memory import Memory
-from proxy.pipeline.routing import Route, Router
+from proxy.pipeline.routing import Route, Router, going_on
 from proxy.pipeline.shaping import shaped
 from proxy.pipeline.source import Source
 from proxy.pipeline.stream import Stream
@@ -47,6 +47,15 @@ class Pipeline:
 
     def find(self, stream_id: str) -> Stream | None:
         return self.live.get(stream_id) or self._past.get(stream_id)
+
+    def check(self, request: ChatRequest) -> None:
+        """Raises RequestError for an unknown model or mode."""
+        self.registry.mode(request.options.mode, request.options.config, request.options_in)
+        self._routes(request)
+
+    async def goes_on(self, request: ChatRequest) -> bool:
+        """Whether somebody may serve it who takes up what another has said. Raises RequestError."""
+        return bool(await going_on(self._routes(request)))
 
     @asynccontextmanager
     async def answer(self, request: ChatRequest, stream: Stream) -> AsyncIterator[AsyncGenerator[Event, None]]:

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import aiohttp
 
@@ -24,6 +24,7 @@ class Router:
         self._clock = clock
         self._upstreams: dict[str, Upstream] = {}
         self._by_name: dict[str, list[Upstream]] = {}
+        self._any_durable = False
 
     def __iter__(self) -> Iterator[Upstream]:
         return iter(self._upstreams.values())
@@ -72,6 +73,10 @@ class Router:
             raise self._unknown("")
         return min(self._upstreams.values(), key=lambda upstream: upstream.config.priority).id
 
+    def durable(self, model: str) -> bool:
+        """Whether what is asked of `model` is to be kept before it is shown. Raises RequestError (404)."""
+        return self._any_durable and any(upstream.config.durable for upstream, _ in self.routes(model))
+
     def routes(self, model: str, *, fallback: bool = True) -> list[Route]:
         """Who is asked for `model`, in order. Raises RequestError (404) if nobody serves it."""
         if group := self._by_name.get(model):
@@ -95,6 +100,7 @@ class Router:
     def _index(self) -> None:
         """An id means its provider alone, whatever others call their models."""
         self._by_name = {}
+        self._any_durable = any(upstream.config.durable for upstream in self)
         for upstream in self._upstreams.values():
             for name in dict.fromkeys((upstream.id, upstream.config.model_name, *upstream.config.models)):
                 if name == upstream.id or name not in self._upstreams:
@@ -113,6 +119,11 @@ class Router:
     async def close(self) -> None:
         for provider_id in list(self._upstreams):
             await self.remove(provider_id)
+
+
+async def going_on(routes: Sequence[Route]) -> list[Route]:
+    """Those whose model takes up an assistant's last message where it ends."""
+    return [(upstream, model) for upstream, model in routes if await upstream.goes_on(model)]
 
 
 def _preference(route: Route) -> tuple[int, int, float]:

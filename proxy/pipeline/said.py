@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from proxy.events import Event, TextDelta, ToolInputDelta
+from proxy.events import Event, TextDelta, ToolInputDelta, commits
 
 _JOIN = 256  # pieces of text are joined now and then: a short string costs more than what it says
 
@@ -13,6 +13,7 @@ class Said:
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._calls: dict[int, dict[str, Any]] = {}
+        self._more = False  # something else was said, or by another choice
 
     def add(self, event: Event) -> None:
         kind = type(event)
@@ -22,6 +23,13 @@ class Said:
                 self._pieces = ["".join(self._pieces)]
         elif isinstance(event, ToolInputDelta) and not event.index:
             self._add_call(event)
+        elif commits(event):
+            self._more = True
+
+    @property
+    def is_text(self) -> bool:
+        """Whether that is all of it: it can be gone on with, unlike a tool call, or an answer of several choices."""
+        return bool(self.text().strip()) and not self._calls and not self._more
 
     def text(self) -> str:
         return "".join(self._pieces)

@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from os.path import commonprefix
 
 from proxy.errors import Stopped, WeirError
-from proxy.events import ENDS, Abort, Error, Event, Start, Steered
+from proxy.events import ENDS, Abort, Error, Event, Recovered, Start, Steered, TextDelta
 from proxy.journey import Journey
 from proxy.merge import CLOSING
 from proxy.pipeline.call import Call
 from proxy.pipeline.failover import Failover
-from proxy.pipeline.routing import Route
+from proxy.pipeline.routing import Route, going_on
 from proxy.pipeline.said import Said
 from proxy.pipeline.stream import Stream
 from proxy.request import ChatRequest
@@ -36,6 +37,11 @@ class Source:
         self.journey = journey
         self.obeyed = 0
         self.answers = {0: Said()}
+        self._prefill = ""  # what a provider that died has said of the answer that another one is to go on with
+        self._blanks = ""  # at its end, which the other one may say again
+        if stream.resumed is not None and (said := stream.resumed.prefill):
+            self.said.add(TextDelta(content=said))
+            self._go_on_from(said)
         self.end: Event | None = None
         self._failover = failover
         self._route = route
@@ -43,8 +49,8 @@ class Source:
         self._stream = stream
         self._call: Call | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._marker: Steered | None = None  # of that one, until its reader is told
-        self._begun: set[int] = set()  # choices
+        self._marker: Steered | Recovered | None = stream.resumed.marker if stream.resumed else None  # to be told
+        self._begun = set(stream.resumed.begun) if stream.resumed else set()  # choices
 
     @property
     def said(self) -> Said:
@@ -55,7 +61,7 @@ class Source:
         """Raises NoAnswer when all providers failed, Stopped when told to stop."""
         while True:
             try:
-                self._call = await self._failover.open(self.request, self._routes, self.journey)
+                self._call = await self._failover.open(self._asked(), await self._takers(), self.journey)
                 return
             except Stopped as error:
                 if not self._turns():
@@ -72,7 +78,8 @@ class Source:
             if self._opening is not None:
                 await self._opening
             while self.end is None:
-                if self._marker is not None:
+                # Who steers is told at once. Nothing is taken back before somebody has agreed to say something else.
+                if self._marker is not None and (self._call is not None or isinstance(self._marker, Steered)):
                     marker, self._marker = self._marker, None
                     yield marker
                 if self._call is None:
@@ -87,12 +94,21 @@ class Source:
                                 if self._turns():
                                     break
                                 event = Abort(reason=self.journey.stopped or event.reason)
+                            elif isinstance(event, Error):
+                                if await self._recovers(event):
+                                    break
+                                if self._marks_failure:
+                                    yield Recovered(how="failed", reason=event.message)
                             self.end = event
                             self.journey.over()
                         elif kind is Start:
                             if event.index in self._begun:
                                 continue  # where it goes on, nothing begins
                             self._begun.add(event.index)
+                        elif self._blanks and isinstance(event, TextDelta):
+                            event = self._joined(event)
+                            if not event.content:
+                                continue
                         self.said.add(event)
                         yield event
         except Stopped as error:
@@ -100,6 +116,8 @@ class Source:
             yield self.end
         except WeirError as error:
             self.end = Error(message=error.message, code=error.code)
+            if self._marks_failure:
+                yield Recovered(how="failed", reason=error.message)
             yield self.end
 
     async def close(self) -> None:
@@ -113,18 +131,68 @@ class Source:
             if self._call is not None:
                 await self._call.close()
 
+    @property
+    def _marks_failure(self) -> bool:
+        """Of several sources each tells by its own end that it broke."""
+        return self._stream.durable and not self._stream.journey.branches
+
+    async def _takers(self) -> Sequence[Route]:
+        """Who may be asked; to go on with what was said, those alone whose models take that up."""
+        if not self._prefill:
+            return self._routes
+        if not (routes := await going_on(self._routes)):
+            raise WeirError("nobody who serves this goes on with what another has said", status=502)
+        return routes
+
+    def _asked(self) -> ChatRequest:
+        """The request as a provider is to see it."""
+        if not self._prefill:
+            return self.request
+        return self.request.with_messages([*self.request.messages, {"role": "assistant", "content": self._prefill}])
+
+    async def _recovers(self, broken: Error) -> bool:
+        """Whether an answer that broke is to be had all the same, as its request wants it. If so, it can be opened."""
+        how = self.request.options.recovery
+        if how == "fail" or self._stream.recovered or self._failover.budget.is_spent or self.journey.stopped:
+            return False
+        routes = self._route()
+        if how == "continue":
+            if not self.said.is_text or not await going_on(routes):
+                return False
+            self._go_on_from(self.said.text())
+            self._marker = Recovered(how="continued", reason=broken.message)
+        else:
+            self.answers[self.obeyed] = Said()
+            self._marker = Recovered(how="restarted", reason=broken.message)
+        self._stream.recovered = True
+        self._routes = routes
+        self.journey.failures.clear()
+        return True
+
+    def _go_on_from(self, said: str) -> None:
+        """Some vendors refuse a last message that ends in blanks: those are kept from them."""
+        self._prefill = said.rstrip()
+        self._blanks = said[len(self._prefill) :]
+
+    def _joined(self, event: TextDelta) -> TextDelta:
+        """`event` without the blanks that its reader has already."""
+        again = len(commonprefix((self._blanks, event.content)))  # noqa: RUF071  of any texts, not paths
+        self._blanks = self._blanks[again:] if again == len(event.content) else ""
+        return TextDelta(index=event.index, content=event.content[again:], extra=event.extra) if again else event
+
     def _turns(self) -> bool:
         """Whether it was broken off to go on as the reader wishes. If so, it is ready to be opened again."""
         if self.journey.stopped is not None or self.obeyed == self._stream.steered:
             return False
         self._routes = self._route()
+        self._prefill = self._blanks = ""
         self.journey.deadline.go_on()
         self.journey.failures.clear()  # those of the call that was broken off
         text = self.said.text()  # a tool call without its result would be refused
         told = [{"role": "assistant", "content": text}] if text else []
         told.append({"role": "user", "content": self._stream.instruction})
         self.request = self.request.with_messages([*self.request.messages, *told])
-        if self._marker is not None:  # nobody knows yet of the one before
+        if isinstance(self._marker, Steered):  # nobody knows yet of the one before
             del self.answers[self.obeyed]
         self._marker = Steered(instruction=self._stream.instruction)
         self.obeyed = self._stream.steered

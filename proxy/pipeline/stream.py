@@ -3,9 +3,10 @@
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import NamedTuple
 
 from proxy.errors import RequestError
-from proxy.events import ENDS, MODE_FAILED, Error, Event, Finish, Steered
+from proxy.events import ENDS, MODE_FAILED, Error, Event, Finish, Recovered, Steered
 from proxy.journey import Journey
 from proxy.state.sessions import SessionRef
 
@@ -16,19 +17,37 @@ CLIENT_GONE = "the client went away"
 SHUTDOWN = "Weir is shutting down"
 
 
+class Resumption(NamedTuple):
+    """Where a stream goes on that another replica began: after event `position`. `marker` tells its reader so, `begun`
+    are the choices that he knows, `prefill` is what has been said of an answer that is to go on; `asked` where that
+    answer begins.
+    """
+
+    stream_id: str
+    position: int
+    marker: Recovered
+    begun: frozenset[int] = frozenset()
+    prefill: str = ""
+    asked: int = 0
+
+
 class Stream:
     """One of a replica's streams. `position` is the `seq` of the last event that left for the reader.
 
     The controls return that position, once they have taken effect: what comes after it comes after the control.
-    `owner` is who may use them.
+    `owner` is who may use them. `recovered`: what produced it has died once; that is not mended twice.
     """
 
-    def __init__(self, journey: Journey, replica: str = "local", owner: str = ""):
-        self.id = f"{replica}-{secrets.token_hex(12)}"
+    def __init__(self, journey: Journey, replica: str = "local", owner: str = "", resumed: Resumption | None = None):
+        self.id = resumed.stream_id if resumed else f"{replica}-{secrets.token_hex(12)}"
         self.owner = owner
         self.session: SessionRef | None = None
         self.journey = journey
-        self.position = 0
+        self.resumed = resumed
+        self.recovered = resumed is not None
+        self.durable = resumed is not None
+        self.position = resumed.position if resumed else 0
+        self._asked = resumed.asked if resumed else 0  # where what is being answered was asked
         self.instruction = ""  # the last one the reader gave
         self.steered = 0  # how many there were
         self._last: Event | None = None  # its end
@@ -93,7 +112,10 @@ class Stream:
             self.position = event.seq = self.position + 1
             kind = type(event)
             if kind is Steered:
+                self._asked = self.position
                 self._mark(self.position)
+            elif kind is Recovered and event.how == "restarted":  # type: ignore[attr-defined]
+                event.after = self._asked  # type: ignore[attr-defined]
             elif kind in ENDS:
                 self._last = event
                 if not self._ended.done():
