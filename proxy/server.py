@@ -120,6 +120,7 @@ class Farewell:
         if patient:
             log.info("leaving: serving for %g s more, then %g s for running streams", settings.drain, settings.grace)
             await asyncio.sleep(settings.drain)
+        self._weir.leave(settings.grace if patient else 0.0)
         self._stop_server(sig)
         if patient:
             await asyncio.sleep(settings.grace)

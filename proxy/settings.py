@@ -31,6 +31,8 @@ class Settings(BaseModel):
     grace: _Seconds = 30.0  # then: how long running streams may go on
     store_budget: Annotated[int, Field(ge=1024 * 1024)] = 256 * 1024 * 1024  # of the embedded store
     session_ttl: Annotated[int, Field(ge=60, le=315_360_000)] = 30 * 86400  # of a session, after its last use
+    stream_ttl: Annotated[int, Field(ge=60, le=30 * 86400)] = 3600  # of a durable stream, after its end
+    stream_cap: Annotated[int, Field(ge=64 * 1024, le=1024**3)] = 8 * 1024 * 1024  # of its log
     log_level: str = "INFO"
     log_content: bool = False  # prompts and answers, in clear
 

@@ -14,7 +14,8 @@ import aiohttp
 from aiohttp import AddrInfoType
 
 from proxy.config import Config, examine, read_config
-from proxy.errors import ConfigError
+from proxy.durable.streams import DurableStreams
+from proxy.errors import ConfigError, RequestError
 from proxy.fleet import Fleet
 from proxy.journey import Journey
 from proxy.mode_count import ModeCount
@@ -22,6 +23,7 @@ from proxy.pipeline.control import Controls
 from proxy.pipeline.failover import Failover
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.routing import Router
+from proxy.pipeline.running import Live, Running
 from proxy.pipeline.stream import Stream
 from proxy.registry import Registry
 from proxy.request import ChatRequest
@@ -30,6 +32,7 @@ from proxy.sockets import SOCKETS, Sockets
 from proxy.state.embedded import sweep
 from proxy.state.sessions import SessionStore
 from proxy.state.store import open_store
+from proxy.state.stream_log import Once
 from proxy.tasks import end
 from proxy.upstream import Upstream
 from proxy.watchdog import watchdog
@@ -54,7 +57,8 @@ class Weir:
         self.fleet = Fleet(self.store, self.router, self.sessions)
         self.pipeline = Pipeline(self.router, Failover(self.fleet.circuits), registry, self.sessions)
         self.pipeline.log_content = settings.log_content
-        self.controls = Controls(self.pipeline, self.store, self.fleet.replica)
+        self.durable = DurableStreams(self.pipeline, self.store, self.fleet.replica, settings)
+        self.controls = Controls(self.pipeline, self.store, self.fleet.replica, self.durable.producer)
         self.sockets = Sockets(self.fleet.stats.meter(SOCKETS))
         registry.add_monitor(ModeCount(self.fleet.stats))
         self.draining = False
@@ -73,10 +77,12 @@ class Weir:
                 await weir.fleet.join(config.providers)
                 await prepare((upstream for upstream in weir.router if not upstream.managed), config.places)
                 await weir.controls.bus.start()
+                await weir.durable.start()
                 background = [asyncio.create_task(work) for work in (weir._follow_file(), weir._sweep())]
                 with watchdog():
                     yield weir
             finally:
+                await weir.durable.close()
                 await end(*background)
                 await weir.controls.bus.close()
                 await weir.fleet.leave()
@@ -105,10 +111,32 @@ class Weir:
         """A stream of this replica's for `request`, which `owner` may control."""
         return Stream(Journey(request.id, ",".join(request.sources), request.options.mode), self.fleet.replica, owner)
 
+    async def run(
+        self, request: ChatRequest, stream: Stream, once: Once | None = None, message_id: str = ""
+    ) -> Running:
+        """The answer to `request`, not yet begun; or, if it is to be durable, its first reader.
+
+        An idempotency key (`once`) makes it so. Raises RequestError, and StoreAway where Redis is needed.
+        """
+        durable = request.options.durable
+        if durable is None:
+            durable = once is not None or any(self.router.durable(name) for name in request.sources)
+        elif once is not None and not durable:
+            raise RequestError("an Idempotency-Key needs a durable stream", param="weir.durable")
+        if durable:
+            return await self.durable.begin(request, stream, message_id, once)
+        return Live(self.pipeline, request, stream)
+
+    def leave(self, grace: float) -> None:
+        """This replica is about to stop; what runs may go on for so many seconds."""
+        self.durable.leave(grace)
+
     def stop_streams(self, reason: str) -> None:
-        """Ends every running request with a marked error."""
+        """Ends every running request with a marked error; durable streams are left to other replicas."""
         for stream in list(self.pipeline.live.values()):
-            stream.stop(reason)
+            if not stream.durable:
+                stream.stop(reason)
+        self.durable.release()
 
     async def _follow_file(self) -> None:
         seen = _stamp(self._path)

@@ -13,9 +13,10 @@ SOURCES = sorted((ROOT / "proxy").rglob("*.py"))
 
 # Imports point up this list only: a module may import from its own line and the lines above it.
 LAYERS = [
-    "errors events sse retry_after logs terminal deadline tasks connection chunk bucket websocket watchdog",
+    "errors events sse retry_after logs terminal deadline tasks connection chunk bucket websocket watchdog "
+    "position heading",
     "tally circuit provider",
-    "request settings config adapter journey merge generator monitor streaming_request session",
+    "request settings config adapter journey merge generator monitor streaming_request session record recorder",
     "registry",
     "adapters modes state upstream",
     "pipeline.call pipeline.routing pipeline.stream pipeline.said pipeline.shaping",
@@ -23,6 +24,7 @@ LAYERS = [
     "pipeline.source",
     "pipeline.memory",
     "pipeline fleet mode_count sockets",
+    "durable",
     "weir",
     "wire probe",
     "registration report reading embedding",

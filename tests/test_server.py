@@ -43,6 +43,9 @@ class Stage:
         self.done: list[str] = []
         self.server_stopped, self.streams_stopped = asyncio.Event(), asyncio.Event()
 
+    def leave(self, grace: float) -> None:
+        self.done.append(f"leave {grace:g}")
+
     def stop_streams(self, reason: str) -> None:
         self.done.append("streams")
         self.streams_stopped.set()
@@ -62,14 +65,14 @@ async def test_sigterm_drains_then_stops_the_server_then_the_streams() -> None:
     assert stage.draining, "not ready must be said at once"
     assert not stage.done, "the server must go on serving for a while"
     await asyncio.wait_for(stage.streams_stopped.wait(), 5)
-    assert stage.done == ["server", "streams"]
+    assert stage.done == ["leave 0.01", "server", "streams"]
 
 
 async def test_sigint_waits_for_nothing() -> None:
     stage = Stage(drain=3600, grace=3600)
     stage.farewell().say(signal.SIGINT)
     await asyncio.wait_for(stage.streams_stopped.wait(), 5)
-    assert stage.done == ["server", "streams"]
+    assert stage.done == ["leave 0", "server", "streams"]
 
 
 async def test_a_second_signal_ends_the_waiting() -> None:
@@ -79,7 +82,7 @@ async def test_a_second_signal_ends_the_waiting() -> None:
     await asyncio.sleep(0)
     farewell.say(signal.SIGTERM)
     await asyncio.wait_for(stage.streams_stopped.wait(), 5)
-    assert stage.done == ["server", "streams"]
+    assert stage.done == ["leave 0", "server", "streams"]
 
 
 async def test_ready_is_503_while_draining() -> None:

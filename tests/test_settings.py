@@ -33,6 +33,8 @@ def read(**environment: str) -> Settings:
         ("WEIR_STATUS_WAIT", "0", "status_wait", 0.0),
         ("WEIR_STALL", "60", "stall", 60.0),
         ("WEIR_SESSION_TTL", "3600", "session_ttl", 3600),
+        ("WEIR_STREAM_TTL", "600", "stream_ttl", 600),
+        ("WEIR_STREAM_CAP", "65536", "stream_cap", 65536),
         ("WEIR_LOG_CONTENT", "true", "log_content", True),
         ("WEIR_DRAIN", "0", "drain", 0.0),
         ("WEIR_GRACE", "12.5", "grace", 12.5),

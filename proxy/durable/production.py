@@ -1,0 +1,53 @@
+"""One durable stream being produced here: what its pipeline says goes into its log, whoever reads it."""
+
+import logging
+from collections.abc import AsyncGenerator
+
+from proxy.durable.log import StreamLog
+from proxy.errors import INTERNAL, Stopped, WeirError
+from proxy.events import Abort, Error, Event, Recovered
+from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.stream import Stream
+from proxy.request import ChatRequest
+
+log = logging.getLogger(__name__)
+
+
+class Production:
+    """Run with `run`; then the log has its end, or is no longer this replica's to write."""
+
+    def __init__(self, pipeline: Pipeline, log: StreamLog, request: ChatRequest, stream: Stream):
+        self.log = log
+        self.stream = stream
+        self._pipeline = pipeline
+        self._request = request
+
+    async def run(self) -> None:
+        written = self.log
+        try:
+            async with self._pipeline.answer(self._request, self.stream) as events:
+                await self._write(events)
+        except Stopped as error:
+            written.add(Abort(reason=error.message))
+        except WeirError as error:
+            if not written.seq:
+                written.feed.failure = error
+            else:
+                written.add(Recovered(how="failed", reason=error.message))
+            written.add(Error(message=error.message, code=error.code, status=error.status))
+        except Exception:
+            log.exception("stream %s failed", written.id)
+            written.add(Error(message=INTERNAL, code="internal_error", status=500))
+        await written.over
+
+    async def _write(self, events: AsyncGenerator[Event, None]) -> None:
+        written = self.log
+        async for event in events:
+            written.add(event)
+            if written.is_full:
+                told = "the stream has reached the size to which it is kept (WEIR_STREAM_CAP)"
+                written.add(Error(message=told, code="stream_too_long"))
+            if written.is_crowded:
+                await written.room()
+            if written.is_closed:
+                return  # leaving ends the provider's call
