@@ -17,9 +17,11 @@ from proxy.adapter import BaseProviderAdapter, Messages, Tools
 from proxy.config import Config
 from proxy.events import Event
 from proxy.generator import GeneratorMode
+from proxy.journey import Journey
 from proxy.pipeline.control import Action, Control
+from proxy.position import read_position
 from proxy.provider import ProviderConfig
-from proxy.reading import Reading, events_of, in_format
+from proxy.reading import Asked, Reading, events_of, in_format
 from proxy.registry import Registry
 from proxy.request import ChatRequest
 from proxy.session.conversation import Session, owner
@@ -104,8 +106,19 @@ class Weir(weir.Weir):
         """An answer, as events or in the bytes of a format. Raises RequestError that names the argument at fault."""
         chat = self._asked({"messages": messages, "tools": tools, **fields})
         stream = self.stream(chat, OWNER)
-        events = events_of(self.pipeline, chat, stream)
-        reading: Reading[Any] = Reading(stream, in_format(stream_format, events, chat))
+        asked = Asked(stream.id, lambda: self.run(chat, stream), stream)
+        reading: Reading[Any] = Reading(asked, in_format(stream_format, events_of(asked), chat))
+        self._readings.add(reading)
+        return reading
+
+    def read_stream(self, stream_id: str, after: str | None = None) -> Reading[Event]:
+        """The events of a durable stream of this program's: all of them, or those after a `Reading.position`.
+
+        One that cannot be read has an Error as its only event. Raises RequestError for a position that is none.
+        """
+        position, journey = read_position(after), Journey(secrets.token_hex(16), stream_id)
+        asked = Asked(stream_id, lambda: self.durable.read(stream_id, OWNER, journey, position))
+        reading = Reading(asked, events_of(asked))
         self._readings.add(reading)
         return reading
 

@@ -1,14 +1,14 @@
 """An answer as a program reads it, in Weir's own process: events or bytes, an end, and never an exception."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 
 from proxy.errors import INTERNAL, RequestError, Stopped, WeirError
 from proxy.events import ENDS, Abort, Error, Event
-from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.running import Running
 from proxy.pipeline.stream import Stream
 from proxy.request import ChatRequest
 from proxy.streaming_request import Format
@@ -32,16 +32,62 @@ class StreamFormat(StrEnum):
     WEBSOCKET = "websocket"
 
 
-class Reading(AsyncGenerator[Item, None]):
-    """An answer. It is asked for when somebody begins to iterate, and closing it ends the provider's call.
+class Asked:
+    """An answer that is asked for by `begin`, once somebody reads it.
 
-    `id` is what `Weir.control` finds it by.
+    `id` is its stream's; `stream` is None where it was begun elsewhere, and is only read here.
     """
 
-    def __init__(self, stream: Stream, items: AsyncGenerator[Item, None]):
-        self.id = stream.id
-        self._stream = stream
+    def __init__(self, id: str, run: Callable[[], Awaitable[Running]], stream: Stream | None = None):
+        self.id = id
+        self.stream = stream
+        self.running: Running | None = None
+        self.position = ""  # of the event that was read last, where the stream can be read on from there
+        self._run = run
+        self._stopped: str | None = None
+
+    async def begin(self) -> Running:
+        self.running = await self._run()
+        self.id = self.running.id
+        if self._stopped is not None:
+            self.running.stop(self._stopped)
+        return self.running
+
+    def stop(self, reason: str) -> None:
+        """Ends the reading, now or as soon as it begins."""
+        self._stopped = reason
+        if self.running is not None:
+            self.running.stop(reason)
+
+    async def leave(self, reason: str) -> None:
+        """As `stop`. What nobody else can read has ended when this returns."""
+        if self.stream is None or self.stream.durable:
+            self.stop(reason)
+        elif self.running is None:  # it may never begin, and so never end
+            self.stream.stop(reason)
+        else:
+            await self.stream.cancel(reason)
+
+
+class Reading(AsyncGenerator[Item, None]):
+    """An answer. It is asked for when somebody begins to iterate, and closing it ends the provider's call; a durable
+    stream goes on.
+
+    `id` is what `Weir.control` and `Weir.read_stream` find it by.
+    """
+
+    def __init__(self, asked: Asked, items: AsyncGenerator[Item, None]):
+        self._asked = asked
         self._items = items
+
+    @property
+    def id(self) -> str:
+        return self._asked.id
+
+    @property
+    def position(self) -> str:
+        """Where a durable stream can be read on, after what was read last; empty for any other."""
+        return self._asked.position
 
     async def asend(self, value: None) -> Item:
         return await self._items.asend(value)
@@ -52,27 +98,30 @@ class Reading(AsyncGenerator[Item, None]):
     async def aclose(self) -> None:
         """Returns when the provider has been let go. A task that is reading meanwhile gets an Abort."""
         if getattr(self._items, "ag_running", False):
-            await self._stream.cancel(LEFT)
+            await self._asked.leave(LEFT)
         else:
             await self._items.aclose()
 
 
-async def events_of(pipeline: Pipeline, request: ChatRequest, stream: Stream) -> AsyncGenerator[Event, None]:
-    """What is said to `request`, ended by exactly one of Finish, Error, Abort, whatever happens."""
-    ended = False
+async def events_of(asked: Asked) -> AsyncGenerator[Event, None]:
+    """What it says that its reader has not had, ended by exactly one of Finish, Error, Abort, whatever happens."""
+    ended, seq = False, 0
     try:
-        async with pipeline.answer(request, stream) as events:
+        running = await asked.begin()
+        async with running.events() as events:
             async for event in events:
-                ended = type(event) in ENDS
-                yield event
+                ended, seq = type(event) in ENDS, event.seq
+                asked.position = running.position(event)
+                if not running.has_had(event):
+                    yield event
         return
     except WeirError as error:
         last = end_of(error)
     except Exception:
-        log.exception("request %s failed", request.id)
+        log.exception("stream %s failed", asked.id)
         last = Error(message=INTERNAL, code="internal_error")
     if not ended:
-        last.seq = stream.position + 1
+        last.seq = seq + 1
         yield last
 
 
@@ -92,7 +141,7 @@ def in_format(name: str, events: AsyncGenerator[Event, None], request: ChatReque
         return events
     if name == StreamFormat.WEBSOCKET:
         return _written(events, lambda event: frames.stream_event(request.id, event).encode())
-    return _written(events, encoder_for(cast(Format, str(name)), request).encode)
+    return _written(events, encoder_for(cast(Format, str(name)), request.heading()).encode)
 
 
 async def _written(

@@ -56,6 +56,7 @@ def test_every_route_is_in_the_schema() -> None:
     paths = create_app(Settings()).openapi()["paths"]
     assert sorted(paths) == [
         "/api/chat",
+        "/api/chat/{chat_id}/stream",
         "/api/streaming/chat",
         "/api/streaming/providers/register",
         "/api/streaming/sessions",
@@ -73,4 +74,6 @@ def test_every_route_is_in_the_schema() -> None:
         "/v1/chat/completions",
         "/v1/models",
         "/v1/models/{name}",
+        "/v1/streams/{stream_id}",
+        "/v1/streams/{stream_id}/status",
     ]

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.api.answer import Answer
 from proxy.connection import ABORT
+from proxy.pipeline.running import Live
 from proxy.request import ChatRequest
 from proxy.settings import Settings
 from proxy.testing import ScriptedUpstream, hang_after
@@ -34,9 +35,8 @@ async def test_a_client_that_takes_nothing_loses_its_connection() -> None:
     async with serving() as server, ScriptedUpstream(hang_after(1)) as upstream:
         await server.register(upstream)
         request, limits = ChatRequest(chat(stream=True), "r1"), Settings(keep_alive=0.02, stall=0.05)
-        answer = Answer(
-            server.weir.pipeline, request, server.weir.stream(request), encoder_for("openai", request), limits
-        )
+        running = Live(server.weir.pipeline, request, server.weir.stream(request))
+        answer = Answer(running, encoder_for("openai", request.heading()), limits)
         scope = {"type": "http", "extensions": {ABORT: {"call": lambda: dropped.append(None)}}}
         await asyncio.wait_for(answer(scope, never, never), 5)
     assert dropped, "the connection was left open"

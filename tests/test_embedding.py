@@ -32,6 +32,7 @@ from proxy import (
 )
 from proxy.testing import (
     ScriptedUpstream,
+    begun,
     check_adapter,
     cut_after,
     hang_after,
@@ -308,6 +309,37 @@ class TestSessions:
     async def test_its_id_has_a_shape(self, weir: Weir) -> None:
         with pytest.raises(RequestError, match="session_id"):
             weir.create_session(session_id="no/slashes")
+
+
+class TestDurable:
+    async def test_it_is_read_on_from_where_a_reader_left_it(self, weir: Weir) -> None:
+        gate = asyncio.Event()
+        async with ScriptedUpstream([*begun("one"), gate, *text("two")[2:]]) as upstream:
+            await register(weir, upstream.url)
+            reading = weir.stream_chat(HI, weir={"durable": True})
+            async for event in reading:
+                if isinstance(event, TextDelta):
+                    break
+            assert reading.position, "there is nowhere to go on from"
+            await reading.aclose()
+            gate.set()
+            assert text_of(await play(weir.read_stream(reading.id, reading.position))) == "two"
+            assert text_of(await play(weir.read_stream(reading.id))) == "onetwo"
+        assert (len(upstream.requests), upstream.disconnects) == (1, 0), "its reader's leaving ended it"
+
+    async def test_what_cannot_be_read_says_why(self, weir: Weir) -> None:
+        (event,) = await play(weir.read_stream("nobody"))
+        assert isinstance(event, Error)
+        assert event.code == "stream_not_found"
+        with pytest.raises(RequestError, match="no position"):
+            weir.read_stream("nobody", "17")
+
+    async def test_other_answers_have_no_position(self, weir: Weir) -> None:
+        async with ScriptedUpstream(text("hi")) as upstream:
+            await register(weir, upstream.url)
+            reading = weir.stream_chat(HI)
+            await play(reading)
+            assert reading.position == ""
 
 
 async def test_a_reader_can_be_steered_from_elsewhere(weir: Weir) -> None:

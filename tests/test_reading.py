@@ -7,14 +7,15 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.errors import Kind, NoAnswer, ProviderError, Stopped
+from proxy.errors import Kind, NoAnswer, ProviderError, Stopped, StoreAway
 from proxy.events import Abort, Error, Event, Finish, Start, TextDelta
 from proxy.journey import Journey
 from proxy.pipeline.pipeline import Pipeline
+from proxy.pipeline.running import Live, Running
 from proxy.pipeline.stream import Stream
-from proxy.reading import LEFT, Reading, StreamFormat, events_of, in_format
+from proxy.reading import LEFT, Asked, Reading, StreamFormat, events_of, in_format
 from proxy.testing import play
-from tests.journeys import request
+from tests.journeys import idle, request
 
 pytestmark = pytest.mark.anyio
 
@@ -33,20 +34,30 @@ class Scripted:
     async def answer(self, request: Any, stream: Stream) -> AsyncIterator[AsyncGenerator[Event, None]]:
         if self._opening:
             raise self._opening
-        yield self._events(stream)
+        yield self._events()
         if self._closing:
             raise self._closing
 
-    async def _events(self, stream: Stream) -> AsyncGenerator[Event, None]:
-        for step in self._script:
+    async def _events(self) -> AsyncGenerator[Event, None]:
+        for seq, step in enumerate(self._script, start=1):
             if isinstance(step, Exception):
                 raise step
-            stream.position += 1
+            step.seq = seq
             yield step
 
 
 async def read(pipeline: Scripted) -> list[Event]:
-    return await play(events_of(cast(Pipeline, pipeline), request(), Stream(Journey("r1", "m"))))
+    async def run() -> Running:
+        return Live(cast(Pipeline, pipeline), request(), Stream(Journey("r1", "m")))
+
+    return await play(events_of(Asked("s1", run)))
+
+
+def asked(stream: Stream) -> Asked:
+    async def run() -> Running:
+        raise NotImplementedError
+
+    return Asked(stream.id, run, stream)
 
 
 async def test_what_is_said_passes_as_it_is() -> None:
@@ -77,7 +88,7 @@ async def test_what_breaks_an_answer_is_its_end() -> None:
 
 async def test_what_goes_wrong_after_the_end_is_no_second_end() -> None:
     events = await read(Scripted(Start(), Finish(), closing=RuntimeError("a bug")))
-    assert events == [Start(), Finish()]
+    assert [type(event) for event in events] == [Start, Finish]
 
 
 @pytest.mark.parametrize(
@@ -115,11 +126,29 @@ async def test_closing_it_under_its_reader_tells_the_reader() -> None:
         stream.close()
         yield Abort(reason=stream.journey.stopped)
 
-    reading = Reading(stream, said())
+    reading = Reading(asked(stream), said())
     reader = asyncio.create_task(play(reading))
     await asyncio.sleep(0)
     await reading.aclose()
     assert await reader == [Abort(reason=LEFT)]
+
+
+async def test_closing_it_while_it_is_still_to_begin_waits_for_nothing() -> None:
+    """It may not begin at all, and then there is no end to wait for."""
+    gate, stream = asyncio.Event(), Stream(Journey("r1", "m"))
+
+    async def run() -> Running:
+        await gate.wait()
+        raise StoreAway("a durable stream")
+
+    asked = Asked(stream.id, run, stream)
+    reading: Reading[Event] = Reading(asked, events_of(asked))
+    reader = asyncio.create_task(play(reading))
+    await idle()
+    async with asyncio.timeout(5):
+        await reading.aclose()
+    gate.set()
+    assert [type(event) for event in await reader] == [Error]
 
 
 async def test_it_is_an_async_generator_in_every_way() -> None:
@@ -129,6 +158,6 @@ async def test_it_is_an_async_generator_in_every_way() -> None:
         except KeyError:
             yield Finish()
 
-    reading = Reading(Stream(Journey("r1", "m")), said())
+    reading = Reading(asked(Stream(Journey("r1", "m"))), said())
     assert await anext(reading) == Start()
     assert await reading.athrow(KeyError()) == Finish()

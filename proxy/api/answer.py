@@ -12,15 +12,20 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.api.auth import owner_of
 from proxy.api.errors import error_response
+from proxy.api.once import once_of, truth
 from proxy.connection import ABORT
+from proxy.durable.reader import Reader
 from proxy.errors import INTERNAL, Stopped, WeirError
 from proxy.events import Abort, Error, Finish
-from proxy.pipeline.pipeline import Pipeline
-from proxy.pipeline.stream import CLIENT_GONE, Stream
+from proxy.pipeline.running import Running
+from proxy.pipeline.stream import CLIENT_GONE
 from proxy.request import ChatRequest
 from proxy.settings import Settings
+from proxy.streaming_request import Format
 from proxy.weir import Weir
 from proxy.wire import KEEP_ALIVE, Encoder
+from proxy.wire.formats import encoder_for
+from proxy.wire.numbered import Numbered
 from proxy.wire.openai import ChunkEncoder
 from proxy.wire.openai_fold import Fold
 
@@ -37,12 +42,11 @@ STREAM_HEADERS = {
 class Answer(Response):
     """A response that runs one request. Two tasks a request, none a token: this one writes, one watches."""
 
-    def __init__(self, pipeline: Pipeline, request: ChatRequest, stream: Stream, encoder: Encoder, settings: Settings):
+    def __init__(self, running: Running, encoder: Encoder, settings: Settings, *, stream: bool = True):
         super().__init__()
-        self._pipeline = pipeline
-        self._request = request
-        self._running = stream
-        self._journey = stream.journey
+        self._running = running
+        self._streams = stream
+        self._journey = running.journey
         self._encoder = encoder
         self._settings = settings
         self._started = False  # the status line has been sent
@@ -58,7 +62,7 @@ class Answer(Response):
         assert writer is not None
         watcher = asyncio.create_task(self._watch(receive, writer))
         try:
-            await (self._stream() if self._request.stream else self._whole())
+            await (self._stream() if self._streams else self._whole())
         except WeirError as error:
             await self._fail(error, scope, receive)
         except (ClientDisconnect, ConnectionError):
@@ -77,7 +81,7 @@ class Answer(Response):
 
     async def _stream(self) -> None:
         encode = self._encoder.encode
-        async with self._pipeline.answer(self._request, self._running) as events:
+        async with self._running.events() as events:
             async for event in events:
                 if data := encode(event):
                     await self._write(data)
@@ -86,7 +90,7 @@ class Answer(Response):
     async def _whole(self) -> None:
         assert isinstance(self._encoder, ChunkEncoder), "only OpenAI's format has whole answers"
         fold = Fold(self._encoder)
-        async with self._pipeline.answer(self._request, self._running) as events:
+        async with self._running.events() as events:
             async for event in events:
                 if isinstance(event, Error):
                     raise WeirError(event.message, status=502, code=event.code)
@@ -110,15 +114,14 @@ class Answer(Response):
         self._writing = True
         self._last_write = self._loop.time()
         if not self._started:
-            marks = {"x-weir-stream-id": self._running.id}
-            await self._start(200, {**STREAM_HEADERS, **self._encoder.content_headers, **marks})
+            await self._start(200, {**STREAM_HEADERS, **self._encoder.content_headers})
         self._journey.bytes += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self._writing = False
 
     async def _start(self, status: int, headers: Mapping[str, str]) -> None:
         self._started = True
-        fields = {**headers, **self._journey.headers()}
+        fields = {**headers, **self._running.headers()}
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
@@ -127,7 +130,7 @@ class Answer(Response):
         if self._started:
             await self._send({"type": "http.response.body", "body": self._encoder.error(error)})
         else:
-            response = error_response(error, self._journey.headers())
+            response = error_response(error, self._running.headers())
             await response(scope, receive, self._send)
 
     async def _watch(self, receive: Receive, writer: asyncio.Task[object]) -> None:
@@ -149,7 +152,7 @@ class Answer(Response):
 
     def _next_look(self) -> float | None:
         """When the watcher looks up, however little happens; an answer sent in one piece needs no looking after."""
-        if not self._request.stream:
+        if not self._streams:
             return None
         now, pause = self._loop.time(), min(self._settings.keep_alive, self._settings.stall)
         due = self._last_write + pause if self._started else min(self._status_due, now + pause)
@@ -168,12 +171,25 @@ class Answer(Response):
             self._pulse = None
 
 
-def answer_to(request: Request, chat: ChatRequest, encoder: Encoder) -> Answer:
-    """The answer to `chat`, for whoever sent `request`."""
+async def answer_to(request: Request, chat: ChatRequest, format: Format, message_id: str = "") -> Answer:
+    """The answer to `chat`, for whoever sent `request`: its headers may ask for it to be durable."""
     weir: Weir = request.state.weir
+    if given := request.headers.get("x-weir-durable"):
+        chat.options.durable = truth("x-weir-durable", given)
     stream = weir.stream(chat, owner_of(request))
     stream.journey.traced = request.state.keys.traced(request)
-    return Answer(weir.pipeline, chat, stream, encoder, weir.settings)
+    running = await weir.run(chat, stream, once_of(request), message_id)
+    if isinstance(running, Reader):
+        return reading(running, format, weir.settings, stream=chat.stream)
+    return Answer(running, encoder_for(format, chat.heading(message_id)), weir.settings, stream=chat.stream)
+
+
+def reading(reader: Reader, format: Format, settings: Settings, *, stream: bool = True) -> Answer:
+    """What a reader of a durable stream gets."""
+    encoder = encoder_for(format, reader.about.heading)
+    if stream:
+        encoder = Numbered(encoder, reader.after, lambda: reader.place)
+    return Answer(reader, encoder, settings, stream=stream)
 
 
 async def _abort(scope: Scope, receive: Receive) -> None:

@@ -9,7 +9,6 @@ from proxy.api.auth import client, owner_of
 from proxy.api.json import read_body
 from proxy.api.route import Route
 from proxy.request import ChatRequest
-from proxy.wire.formats import encoder_for
 
 router = APIRouter(route_class=Route, tags=["OpenAI"], dependencies=[Depends(client)])
 
@@ -24,4 +23,4 @@ async def chat_completions(request: Request) -> Response:
     if mode := request.headers.get("x-weir-mode"):
         chat.options.mode = mode
     chat.owner = owner_of(request, chat.user)
-    return answer_to(request, chat, encoder_for("openai", chat))
+    return await answer_to(request, chat, "openai")

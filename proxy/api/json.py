@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from proxy.api.once import note_body
 from proxy.errors import RequestError
 from proxy.request import parse_object
 from proxy.settings import Settings
@@ -33,7 +34,9 @@ async def read_body(request: Request) -> bytes:
                     raise _too_large(settings.max_body)
     except TimeoutError:
         raise RequestError("the rest of the body did not come", status=408, code="body_timeout") from None
-    return bytes(body)
+    whole = bytes(body)
+    note_body(request, whole)
+    return whole
 
 
 async def read_object(request: Request) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Awaitable
 from contextlib import aclosing
 
 from starlette.websockets import WebSocket
@@ -10,11 +11,15 @@ from starlette.websockets import WebSocket
 from proxy.api.auth import owner_of
 from proxy.api.outbox import Outbox
 from proxy.bucket import Bucket
+from proxy.durable.reader import Reader
 from proxy.errors import INTERNAL, RequestError, Stopped, WeirError
 from proxy.events import ENDS
+from proxy.journey import Journey
 from proxy.pipeline.control import Control
-from proxy.pipeline.stream import CLIENT_GONE, SHUTDOWN, Stream
-from proxy.reading import end_of, events_of
+from proxy.pipeline.running import Running
+from proxy.pipeline.stream import CLIENT_GONE, SHUTDOWN
+from proxy.position import read_position
+from proxy.reading import Asked, end_of, events_of
 from proxy.request import ChatRequest
 from proxy.streaming_request import StreamingRequest
 from proxy.tasks import end, keep
@@ -43,8 +48,8 @@ class Socket:
         self._outbox = Outbox(websocket, self._weir.settings.stall)
         self._flow = Bucket(MESSAGES, MESSAGES_AT_ONCE)
         self._room = asyncio.Semaphore(MOST_REPLIES)
-        self._chats: dict[str, Stream] = {}  # that run, by request_id
-        self._past: OrderedDict[str, Stream] = OrderedDict()
+        self._chats: dict[str, Asked] = {}  # that run, by request_id
+        self._past: OrderedDict[str, Asked] = OrderedDict()
         self._begun = 0  # chats, so far
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
@@ -77,10 +82,16 @@ class Socket:
     def _see_off(self) -> None:
         """A client that takes nothing, not even the ends of chats that Weir has stopped, does not hold it up."""
         loop = asyncio.get_running_loop()
-        if any(stream.journey.stopped is None for stream in self._chats.values()):
+        if any(map(self._goes_on, self._chats.values())):
             loop.call_later(LOOK, self._see_off)
         else:
             loop.call_later(ENDING, self._outbox.drop)
+
+    def _goes_on(self, chat: Asked) -> bool:
+        """Whether it has not been told to end yet; a durable stream is, when all are left to other replicas."""
+        if isinstance(chat.running, Reader):
+            return not self._weir.durable.released
+        return chat.running is None or chat.running.journey.stopped is None
 
     async def _say(self, frame: str) -> None:
         self._weir.sockets.messages["messages_out"] += 1
@@ -117,16 +128,23 @@ class Socket:
     async def _obey(self, said: frames.Message) -> str | None:
         if said.message_type == "ping":
             return frames.pong(said.request_id)
-        if said.message_type == "chat_request":
+        if said.message_type == "chat_request" or (said.message_type == "resume" and "stream_id" in (said.data or {})):
             return self._begin(said)
-        name, stream = self._find(said.request_id)
-        position = await self._weir.controls.perform(stream, Control.read(said.message_type, said.data or {}))
-        return frames.control_result(name, said.message_type, position)
+        name, chat = self._find(said.request_id)
+        control = Control.read(said.message_type, said.data or {})
+        return frames.control_result(name, said.message_type, await self._perform(chat, control))
 
-    def _find(self, name: str | None) -> tuple[str, Stream]:
+    async def _perform(self, chat: Asked, control: Control) -> int:
+        """Where `control` took effect. A durable stream may be produced anywhere by now."""
+        if chat.stream is not None and not chat.stream.durable:
+            return await self._weir.controls.perform(chat.stream, control)
+        done = await self._weir.controls.send(chat.id, owner_of(self._websocket), control)
+        return int(done["position"])
+
+    def _find(self, name: str | None) -> tuple[str, Asked]:
         if name is not None:
-            if stream := self._chats.get(name) or self._past.get(name):
-                return name, stream
+            if chat := self._chats.get(name) or self._past.get(name):
+                return name, chat
             raise RequestError("there is no such chat on this socket", param="request_id", code="unknown_request_id")
         if len(self._chats) == 1:
             return next(iter(self._chats.items()))
@@ -147,15 +165,34 @@ class Socket:
             if len(self._chats) >= MOST_CHATS:
                 problem = f"{MOST_CHATS} chats are running on this socket: wait for one to end, or open another socket"
                 raise RequestError(problem, status=429, code="too_many_chats")
-            chat = self._request(said.data or {}, id)
+            begin = self._asked if said.message_type == "chat_request" else self._resumed
+            chat = begin(name, said.data or {}, id)
         except WeirError as error:
             return frames.stream_event(name, end_of(error))
-        stream = self._weir.stream(chat, owner_of(self._websocket))
-        stream.journey.traced = self._traced
-        self._chats[name] = stream
+        self._chats[name] = chat
         self._connected.chats += 1
-        keep(self._tasks, self._run(name, chat, stream))
+        keep(self._tasks, self._run(name, chat))
         return None
+
+    def _asked(self, name: str, data: dict[str, object], id: str) -> Asked:
+        request = self._request(data, id)
+        stream = self._weir.stream(request, owner_of(self._websocket))
+        stream.journey.traced = self._traced
+        return Asked(stream.id, lambda: self._opened(name, self._weir.run(request, stream)), stream)
+
+    def _resumed(self, name: str, data: dict[str, object], id: str) -> Asked:
+        """A durable stream, from after the last `position` that the client has had."""
+        told = frames.resumed(data)
+        after, journey = read_position(told.after), Journey(id, told.stream_id)
+        owner, read = owner_of(self._websocket), self._weir.durable.read
+        return Asked(told.stream_id, lambda: self._opened(name, read(told.stream_id, owner, journey, after)))
+
+    async def _opened(self, name: str, opening: Awaitable[Running]) -> Running:
+        """The answer; where it can be come back to, the client is told how before anything of it comes."""
+        running = await opening
+        if isinstance(running, Reader):
+            await self._say(frames.stream_opened(name, running.id))
+        return running
 
     def _request(self, data: dict[str, object], id: str) -> ChatRequest:
         given = {name: value for name, value in data.items() if name not in ("stream_format", "ui")}  # frames it is
@@ -163,22 +200,25 @@ class Socket:
         asked.chat.owner = owner_of(self._websocket, self._connected.user_id)
         return asked.chat
 
-    async def _run(self, name: str, chat: ChatRequest, stream: Stream) -> None:
+    async def _run(self, name: str, chat: Asked) -> None:
         """One chat, to its one end."""
-        async with aclosing(events_of(self._weir.pipeline, chat, stream)) as events:
+        async with aclosing(events_of(chat)) as events:
             async for event in events:
                 if type(event) in ENDS:  # first: when the client has read it, it may use the name again
-                    self._over(name, stream)
-                frame = frames.stream_event(name, event)
-                stream.journey.bytes += len(frame)
+                    self._over(name, chat)
+                frame = frames.stream_event(name, event, chat.position)
+                if chat.running is not None:
+                    chat.running.journey.bytes += len(frame)
                 await self._say(frame)
+        if self._chats.get(name) is chat:  # it has had all of it before
+            self._over(name, chat)
         self._weir.sockets.count()
         self._close_if_done()
 
-    def _over(self, name: str, stream: Stream) -> None:
+    def _over(self, name: str, chat: Asked) -> None:
         del self._chats[name]
         self._connected.chats -= 1
-        self._past[name] = stream
+        self._past[name] = chat
         self._past.move_to_end(name)
         if len(self._past) > MOST_PAST:
             self._past.popitem(last=False)
@@ -190,8 +230,8 @@ class Socket:
     async def _end(self) -> None:
         """Ends what runs. Nobody is told any more, so nothing waits for a client to take it."""
         self._outbox.leave()
-        for stream in self._chats.values():
-            stream.stop(CLIENT_GONE)
+        for chat in self._chats.values():
+            chat.stop(CLIENT_GONE)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=ENDING)
         await end(*self._tasks)

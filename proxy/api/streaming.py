@@ -10,7 +10,6 @@ from proxy.api.json import read_object
 from proxy.api.route import Route
 from proxy.streaming_request import StreamingRequest
 from proxy.weir import Weir
-from proxy.wire.formats import encoder_for
 
 router = APIRouter(route_class=Route, tags=["streaming"], dependencies=[Depends(client)])
 
@@ -21,4 +20,4 @@ async def streaming_chat(request: Request) -> Response:
     weir: Weir = request.state.weir
     asked = StreamingRequest(await read_object(request), request.state.id, weir.router.default)
     asked.chat.owner = owner_of(request, asked.user_id)
-    return answer_to(request, asked.chat, encoder_for(asked.format, asked.chat))
+    return await answer_to(request, asked.chat, asked.format)

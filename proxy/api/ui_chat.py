@@ -1,4 +1,4 @@
-"""POST /api/chat: what the AI SDK's chat sends with its default transport, and the stream it reads.
+"""POST /api/chat: what the AI SDK's chat sends with its default transport, and the stream it reads, also once more.
 
 https://ai-sdk.dev/docs/ai-sdk-ui/transport; the body is `{id, messages, trigger, messageId}` and what the client adds.
 """
@@ -10,14 +10,15 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from proxy.api.answer import answer_to
+from proxy.api.answer import answer_to, reading
 from proxy.api.auth import client, owner_of
 from proxy.api.json import read_object
 from proxy.api.route import Route
+from proxy.journey import Journey
 from proxy.request import wrong_field
+from proxy.state.sessions import SessionRef
 from proxy.streaming_request import StreamingRequest
 from proxy.weir import Weir
-from proxy.wire.ui import UIEncoder
 from proxy.wire.ui_messages import continued, read_messages
 
 router = APIRouter(route_class=Route, tags=["streaming"], dependencies=[Depends(client)])
@@ -55,4 +56,13 @@ async def ui_chat(request: Request) -> Response:
     asked = StreamingRequest(told, request.state.id, weir.router.default)
     asked.chat.owner = owner_of(request, asked.user_id)
     message_id = continued(chat.messages) or request.state.id
-    return answer_to(request, asked.chat, UIEncoder(message_id, several=len(asked.chat.sources) > 1))
+    return await answer_to(request, asked.chat, "ui", message_id)
+
+
+@router.get("/api/chat/{chat_id}/stream")
+async def resume_ui_chat(request: Request, chat_id: str, user_id: str | None = None) -> Response:
+    """What is being answered in a chat, from its beginning; 204 if nothing is: what the SDK's `resume` asks for."""
+    weir: Weir = request.state.weir
+    session = SessionRef.of(owner_of(request, user_id), chat_id)
+    reader = await weir.durable.answering(session, owner_of(request), Journey(request.state.id, chat_id))
+    return reading(reader, "ui", weir.settings) if reader else Response(status_code=204)

@@ -38,10 +38,33 @@ def connected(user_id: str, session_id: str, connection_id: str) -> str:
     return _frame("connected", None, {"user_id": user_id, "session_id": session_id, "connection_id": connection_id})
 
 
-def stream_event(request_id: str, event: Event) -> str:
-    """`event_type` is the event's type, `event_data` what else `native.py` says of it."""
+class Resumed(msgspec.Struct, forbid_unknown_fields=True):
+    """What a client wants to read on: a durable stream, after the last `position` that it has got of it."""
+
+    stream_id: str
+    after: str | None = None
+
+
+def resumed(data: dict[str, object]) -> Resumed:
+    """Raises RequestError that names the field at fault."""
+    try:
+        return msgspec.convert(data, Resumed)
+    except msgspec.ValidationError as error:
+        raise wrong_field(error) from None
+
+
+def stream_event(request_id: str, event: Event, position: str = "") -> str:
+    """`event_type` is the event's type, `event_data` what else `native.py` says of it; a durable stream's have a
+    `position`, after which it can be read on.
+    """
     said = fields(event)
-    return _frame("stream_event", request_id, {"event_type": said.pop("type"), "event_data": said})
+    data = {"event_type": said.pop("type"), "event_data": said}
+    return _frame("stream_event", request_id, data | ({"position": position} if position else {}))
+
+
+def stream_opened(request_id: str, stream_id: str) -> str:
+    """The id under which a durable stream can be come back to; it comes before the stream's events."""
+    return _frame("stream_opened", request_id, {"stream_id": stream_id})
 
 
 def control_result(request_id: str, action: str, position: int) -> str:

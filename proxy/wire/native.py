@@ -19,6 +19,7 @@ from proxy.events import (
     Finish,
     FinishStep,
     ReasoningDelta,
+    Recovered,
     SourceEnd,
     Start,
     Steered,
@@ -76,8 +77,12 @@ def _own(event: Event) -> dict[str, Any]:
             return usage_fields(event)
         case Vendor(raw=bytes(raw)):
             return {"data": msgspec.Raw(raw)}
+        case Vendor(choice=dict(choice)):
+            return {"data": choice}
         case Steered():
             return {"instruction": event.instruction}
+        case Recovered():
+            return {"how": event.how} | _given(after=event.after, reason=event.reason)
         case SourceEnd():
             used = usage_fields(event.usage) if event.usage else None
             return {"reason": event.reason} | _given(usage=used, message=event.message, code=event.code)

@@ -2,7 +2,8 @@
 
 It is read by every version of `ai` from 5.0.0 on. The first ones (5.0.0, 6.0.0, 7.0.0) refuse a part with a field they
 do not know, and all of them one with a type they do not know: only what 5.0.0 has is written (`uiMessageChunkSchema`
-there). So why an answer ended is told in the message's metadata, with the tokens, and not in the part `finish`.
+there), unless the client says that it is newer. So why an answer ended is told in the message's metadata, with the
+tokens, and not in the part `finish`.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from proxy.chunk import unnamed
 from proxy.errors import WeirError
 from proxy.events import (
     Abort,
@@ -18,6 +20,7 @@ from proxy.events import (
     Finish,
     FinishStep,
     ReasoningDelta,
+    Recovered,
     SourceEnd,
     Start,
     Steered,
@@ -29,7 +32,6 @@ from proxy.events import (
     Vendor,
 )
 from proxy.wire import native
-from proxy.wire.openai import unnamed
 from proxy.wire.ui_lane import Lane, Part
 
 DONE = b"data: [DONE]\n\n"
@@ -48,14 +50,17 @@ class UIEncoder:
     """Writes one stream as one message.
 
     `message_id` is the message's id; an answer that goes on with the client's last message must have that one's (see
-    `ui_messages.continued`). `several`: the sources are told apart, by `providerMetadata.weir.source`.
+    `ui_messages.continued`). `several`: the sources are told apart, by `providerMetadata.weir.source`. `version`
+    is that of the SDK that reads it, at least: 7 means 7.0.70 or later, which can take back what a step has said.
     """
 
     content_headers: Mapping[str, str] = {"x-vercel-ai-ui-message-stream": "v1"}
 
-    def __init__(self, message_id: str, *, several: bool = False):
+    def __init__(self, message_id: str, *, several: bool = False, version: int = 5):
         self._id = message_id
         self._several = several
+        self._takes_back = version >= 7
+        self._one_step = True  # what is being answered has been said in the present step, and nothing else has
         self._begun = False
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._calls: set[str] = set()
@@ -80,7 +85,7 @@ class UIEncoder:
                 return [{"type": "abort"}, {"type": "error", "errorText": f"the stream was stopped: {event.reason}"}]
             case Usage():
                 return []  # the finish has it
-            case Vendor() if not event.answer or event.raw is None:
+            case Vendor() if not event.answer or (event.raw is None and event.choice is None):
                 return []
             case Finish():
                 return [*self._opening(event), *self._finished(event)]
@@ -102,6 +107,7 @@ class UIEncoder:
         lane = self._lane(event.source, event.index)
         step = self._step() if lane.told and isinstance(event, _AFTER_TOOLS) else []
         lane.told = lane.told and not step
+        self._one_step = self._one_step and not step
         match event:
             case TextDelta():
                 return [*step, *lane.text(event.content)]
@@ -116,11 +122,31 @@ class UIEncoder:
             case FinishStep():
                 self._reason = self._reason or event.reason
                 return lane.complete()
-            case Vendor(raw=bytes(raw)):
-                return [_data(event, unnamed(raw, event.index)) | {"transient": True}]
+            case Vendor():
+                said = unnamed(event.raw, event.index) if event.raw is not None else (event.choice or {}).get("delta")
+                return [_data(event, said) | {"transient": True}]
             case Steered(instruction=told):
-                return [*lane.broken(f"not run: {told}"), _data(event, {"instruction": told}), *self._step()]
+                step = self._step()
+                self._one_step = bool(step)
+                return [*lane.broken(f"not run: {told}"), _data(event, {"instruction": told}), *step]
+            case Recovered():
+                return self._recovered(event)
         return []
+
+    def _recovered(self, event: Recovered) -> list[Part]:
+        """What goes on is the same text. A new answer is a new step, unless the SDK can take back the old one."""
+        said = _data(event, {"how": event.how, "after": event.after, "reason": event.reason})
+        if event.how == "continued":
+            return [said]
+        broken = [part for lane in self._lanes.values() for part in lane.broken(f"not run: {event.reason}")]
+        if event.how == "failed":
+            return [*broken, said]
+        self._reason = ""
+        for lane in self._lanes.values():
+            lane.told = False
+        if self._takes_back and self._one_step:
+            return [*broken, {"type": "reset-step"}, said]
+        return [*broken, said, *self._step()]
 
     def _step(self) -> list[Part]:
         """A model is asked again. The end of a step closes whatever is open, so where several talk there is but one."""

@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from proxy.api.answer import Answer
+from proxy.pipeline.running import Live
 from proxy.request import ChatRequest
 from proxy.settings import Settings
 from proxy.testing import (
@@ -19,6 +20,7 @@ from proxy.testing import (
     ScriptedUpstream,
     begun,
     chunk,
+    cut_after,
     error_in_stream,
     hang_after,
     hang_before,
@@ -282,12 +284,16 @@ async def test_a_client_that_stops_reading_is_let_go_and_nobody_is_blamed() -> N
         assert not left.endswith(b"0\r\n\r\n"), "a stream that was given up looks complete"
 
 
+def live(server: Server, request: ChatRequest) -> Live:
+    return Live(server.weir.pipeline, request, server.weir.stream(request))
+
+
 async def test_a_client_that_does_not_even_take_a_keep_alive_is_let_go(server: Server) -> None:
     async with ScriptedUpstream(hang_after(1)) as upstream:
         await server.register(upstream)
         request = ChatRequest(chat(stream=True), "r1")
-        stream, limits = server.weir.stream(request), Settings(keep_alive=0.02, stall=0.05)
-        answer = Answer(server.weir.pipeline, request, stream, encoder_for("openai", request), limits)
+        running, limits = live(server, request), Settings(keep_alive=0.02, stall=0.05)
+        answer = Answer(running, encoder_for("openai", request.heading()), limits)
 
         async def silent() -> Any:
             await asyncio.Event().wait()
@@ -308,9 +314,9 @@ async def test_cancelled_while_a_keep_alive_is_being_written_it_leaves_no_broken
     async with ScriptedUpstream([*begun("a"), go, *text("b")[1:]]) as upstream:
         await server.register(upstream)
         request = ChatRequest(chat(stream=True), "r1")
-        stream, written = server.weir.stream(request), asyncio.Event()
-        encoder = encoder_for("openai", request)
-        answer = Answer(server.weir.pipeline, request, stream, encoder, Settings(keep_alive=0.02, stall=60))
+        running, written = live(server, request), asyncio.Event()
+        encoder = encoder_for("openai", request.heading())
+        answer = Answer(running, encoder, Settings(keep_alive=0.02, stall=60))
 
         async def silent() -> Any:
             await asyncio.Event().wait()
@@ -382,3 +388,120 @@ async def test_an_answer_of_nothing_but_headers_is_not_sent(server: Server) -> N
         for _ in range(2):
             await server.register(upstream)
             assert (await server.ask("POST", "/v1/chat/completions", chat(stream=True))).status == 502
+
+
+ASKED: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = {
+    "in the body": ({"weir": {"durable": True}}, {}, {}),
+    "in a header": ({}, {"x_weir_durable": "true"}, {}),
+    "by the provider": ({}, {}, {"durable": True}),
+}
+
+
+@pytest.mark.parametrize("case", ASKED)
+async def test_an_answer_is_durable_where_somebody_says_so(server: Server, case: str) -> None:
+    fields, headers, config = ASKED[case]
+    async with ScriptedUpstream(text("a")) as upstream:
+        await server.register(upstream, **config)
+        got = await server.ask("POST", "/v1/chat/completions", chat(stream=True, **fields), **headers)
+        assert got.body.startswith(b"id: 1-1-"), case
+        replay = await server.ask("GET", f"/v1/streams/{got.headers['x-weir-stream-id']}")
+        assert replay.body == got.body, case
+
+
+async def test_who_wants_no_durable_answer_of_a_durable_provider_gets_none(server: Server) -> None:
+    async with ScriptedUpstream(text("a")) as upstream:
+        await server.register(upstream, durable=True)
+        path = "/v1/chat/completions"
+        for got in (
+            await server.ask("POST", path, chat(stream=True, weir={"durable": False})),
+            await server.ask("POST", path, chat(stream=True), x_weir_durable="false"),
+        ):
+            assert got.body.startswith(b"data: ")
+
+
+DURABLE: dict[str, Any] = {"weir": {"durable": True}}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_total_failure_of_a_durable_answer_has_its_status_too(server: Server, stream: bool) -> None:
+    async with ScriptedUpstream(status(500, f"boom {KEY}")) as one, ScriptedUpstream(status(429, "slow down")) as two:
+        await server.register(one, "one", models=["m1"], priority=0)
+        await server.register(two, "two", models=["m1"])
+        got = await server.ask("POST", "/v1/chat/completions", chat(model="m1", stream=stream, **DURABLE))
+        assert got.status == 502
+        assert "one: server 500 (boom [redacted])" in got.message
+        assert [got.headers[name] for name in HEADERS[1:]] == ["two", "2"]
+        replay = await server.ask("GET", f"/v1/streams/{got.headers['x-weir-stream-id']}")
+        assert (replay.status, replay.message) == (502, got.message), "read later, it is told otherwise"
+
+
+async def test_a_rate_limit_of_a_durable_answer_says_when_to_come_back(server: Server) -> None:
+    async with ScriptedUpstream(status(429, "slow down", retry_after="7")) as upstream:
+        await server.register(upstream)
+        got = await server.ask("POST", "/v1/chat/completions", chat(stream=True, **DURABLE))
+        assert (got.status, got.headers["retry-after"]) == (429, "7")
+
+
+async def test_a_whole_answer_may_be_durable(server: Server) -> None:
+    async with ScriptedUpstream(text("Hel", "lo")) as upstream:
+        await server.register(upstream)
+        plain, durable = [
+            await server.ask("POST", "/v1/chat/completions", chat(**fields), x_request_id="r1")
+            for fields in ({}, DURABLE)
+        ]
+        assert durable.body == plain.body
+        assert durable.headers["content-type"] == "application/json"
+        replay = await server.ask("GET", f"/v1/streams/{durable.headers['x-weir-stream-id']}")
+        assert replay.body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_whole_answer_that_is_begun_anew_has_nothing_of_the_old_one(server: Server) -> None:
+    async with ScriptedUpstream(cut_after(2), text("new")) as upstream:
+        await server.register(upstream)
+        got = await server.ask("POST", "/v1/chat/completions", chat(weir={"recovery": "restart"}))
+        assert got.body["choices"][0]["message"]["content"] == "new"
+        assert got.body["weir"]["how"] == "restarted"
+
+
+async def test_an_answer_that_is_gone_on_with_is_one_answer(server: Server) -> None:
+    """Also where it is not durable; its first provider takes no prefill, so the second is asked."""
+    async with ScriptedUpstream(cut_after(2)) as one, ScriptedUpstream(text("end")) as two, server.openai() as client:
+        await server.register(one, "one", models=["m1"], priority=0)
+        await server.register(two, "two", models=["m1"], prefill=True)
+        said = await client.chat.completions.create(
+            model="m1",
+            messages=[{"role": "user", "content": "hi"}],
+            stream=True,
+            extra_body={"weir": {"recovery": "continue"}},
+        )
+        assert "".join([part.choices[0].delta.content or "" async for part in said]) == "la la end"
+        assert two.requests[0].body["messages"][-1] == {"role": "assistant", "content": "la la"}
+
+
+async def test_a_client_that_goes_away_leaves_a_durable_answer_running(server: Server) -> None:
+    more = asyncio.Event()
+    async with ScriptedUpstream([*begun("Hel"), more, *text("lo")[2:]]) as upstream:
+        await server.register(upstream)
+        async with server.stream(chat(**DURABLE)) as response:
+            stream_id = response.headers["x-weir-stream-id"]
+        written = server.weir.durable._produced._written[stream_id]
+        await until(lambda: not written.feed.readers)
+        more.set()
+        await until(lambda: written.feed.ended)
+        got = await server.ask("GET", f"/v1/streams/{stream_id}")
+        assert got.body.endswith(b"data: [DONE]\n\n")
+        assert counted(server) == (1, 1, 0, {}), "it was answered in full"
+
+
+async def test_the_silence_of_a_durable_answer_is_filled_too(server: Server) -> None:
+    more = asyncio.Event()
+    async with ScriptedUpstream([*begun("Hel"), more, *text("lo")[2:]]) as upstream:
+        await server.register(upstream)
+        async with server.stream(chat(**DURABLE)) as response:
+            got = b""
+            while KEEP_ALIVE not in got:
+                got += await response.content.readany()
+            more.set()
+            got += await response.read()
+    assert b"id:" not in KEEP_ALIVE
+    assert got.endswith(b"data: [DONE]\n\n")

@@ -403,3 +403,113 @@ async def test_it_works_under_a_server_that_is_set_up_otherwise() -> None:
             for _ in range(300):
                 await client.say("ping")
             assert (await client.closed())[0] == 1008
+
+
+DURABLE: dict[str, Any] = {"weir": {"durable": True}}
+
+
+async def test_a_durable_chat_tells_its_stream_and_every_position(server: Server) -> None:
+    async with ScriptedUpstream(text("a")) as upstream, connected(server.url) as client:
+        await server.register(upstream)
+        await client.ask("r", **DURABLE)
+        opened, *frames = await client.to_end("r")
+        assert (opened["message_type"], opened["request_id"]) == ("stream_opened", "r")
+        assert [frame["data"]["position"].split("-")[:2] for frame in frames] == [["1", str(n)] for n in range(1, 6)]
+        again = await server.ask("GET", f"/v1/streams/{opened['data']['stream_id']}?format=sse")
+        assert again.body.count(b"id: ") == len(frames)
+
+
+async def test_it_is_read_on_from_another_socket(server: Server) -> None:
+    gate = asyncio.Event()
+    async with ScriptedUpstream([*begun("Hel"), gate, *text("lo")[2:]]) as upstream:
+        await server.register(upstream)
+        async with connected(server.url) as client:
+            await client.ask("r", **DURABLE)
+            stream_id = (await client.until("stream_opened"))["data"]["stream_id"]
+            after = (await client.until("text-delta"))["data"]["position"]
+        async with connected(server.url, "bob") as client:
+            await client.say("resume", "again", stream_id=stream_id, after=after)
+            gate.set()
+            assert (await client.hear())["data"] == {"stream_id": stream_id}
+            frames = await client.to_end("again")
+            assert text_of(frames, "again") == "lo", "not exactly what came after"
+            await client.say("resume", "whole", stream_id=stream_id)
+            assert text_of(await client.to_end("whole"), "whole") == "Hello"
+        assert len(upstream.requests) == 1
+
+
+async def test_every_cut_is_resumed_exactly(server: Server) -> None:
+    async with ScriptedUpstream(text("a", "b", "c")) as upstream, connected(server.url) as client:
+        await server.register(upstream)
+        await client.ask("r", **DURABLE)
+        opened, *whole = await client.to_end("r")
+        for count, frame in enumerate(whole[:-1], start=1):
+            place = frame["data"]["position"]
+            await client.say("resume", "r", after=place, **opened["data"])
+            assert await client.to_end("r") == [opened, *whole[count:]], f"resumed after frame {count}"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"stream_id": "none"}, "there is no stream"),
+        ({"stream_id": 1}, "stream_id: "),
+        ({"stream_id": "{id}", "after": "x"}, "no position"),
+        ({"stream_id": "{id}", "after": "1-99-{nonce}"}, "went backwards"),
+        ({"stream_id": "{id}", "after": "1-2-00000000"}, "went backwards"),
+    ],
+)
+async def test_what_cannot_be_read_on_ends_with_an_error(server: Server, data: dict[str, Any], told: str) -> None:
+    async with ScriptedUpstream(text("a")) as upstream, connected(server.url) as client:
+        await server.register(upstream)
+        await client.ask("r", **DURABLE)
+        opened, first, *_ = await client.to_end("r")
+        known = {"id": opened["data"]["stream_id"], "nonce": first["data"]["position"][-8:]}
+        filled = {name: it.format(**known) if isinstance(it, str) else it for name, it in data.items()}
+        await client.say("resume", "again", **filled)
+        end = (await client.to_end("again"))[-1]
+        assert told in end["data"]["event_data"]["error"]
+
+
+async def test_a_chat_that_goes_on_elsewhere_is_controlled_from_here(server: Server) -> None:
+    async with ScriptedUpstream(hang_after(1)) as upstream, connected(server.url) as one:
+        await server.register(upstream)
+        await one.ask("r", **DURABLE)
+        stream_id = (await one.until("stream_opened"))["data"]["stream_id"]
+        await one.until("text-delta")
+        async with connected(server.url) as two:
+            await two.say("resume", "mine", stream_id=stream_id)
+            await two.until("text-delta")
+            await two.say("cancel", "mine", reason="enough")
+            said = [await two.hear(), await two.hear()]  # in the order in which they come about
+            (result,) = [frame["data"] for frame in said if frame["message_type"] == "control_result"]
+            assert result == {"action": "cancel", "position": 3}
+            assert events(said) == ["abort"]
+        assert (await one.until("abort"))["data"]["event_data"]["reason"] == "enough"
+        await upstream.disconnected()
+
+
+async def test_resume_without_a_stream_lets_a_pause_end(server: Server) -> None:
+    gate = asyncio.Event()
+    async with ScriptedUpstream([*begun("a"), gate, *text("b")[2:]]) as upstream, connected(server.url) as client:
+        await server.register(upstream)
+        await client.ask("r", **DURABLE)
+        await client.until("text-delta")
+        await client.say("pause", "r")
+        assert (await client.until("control_result"))["data"] == {"action": "pause", "position": 2}
+        gate.set()
+        await client.say("resume", "r")
+        assert (await client.until("control_result"))["data"]["action"] == "resume"
+        assert text_of(await client.to_end("r"), "r") == "b"
+
+
+async def test_a_durable_chat_outlives_its_socket(server: Server) -> None:
+    async with ScriptedUpstream(hang_after(1)) as upstream:
+        await server.register(upstream)
+        async with connected(server.url) as client:
+            await client.ask("r", **DURABLE)
+            stream_id = (await client.until("stream_opened"))["data"]["stream_id"]
+            await client.until("text-delta")
+        await until(lambda: not list(server.weir.sockets), "the socket's end")
+        assert stream_id in server.weir.pipeline.live
+        assert not upstream.disconnects

@@ -1,11 +1,12 @@
-"""POST /api/chat: the AI SDK's own body, its own stream. The SDK itself asks in tests/clients."""
+"""/api/chat: the AI SDK's own body, its own stream. The SDK itself asks in tests/clients."""
 
+import asyncio
 from typing import Any
 
 import msgspec
 import pytest
 
-from proxy.testing import ScriptedUpstream, text
+from proxy.testing import ScriptedUpstream, begun, text
 from tests.server import Server
 
 pytestmark = pytest.mark.anyio
@@ -95,3 +96,61 @@ async def test_bad_input_is_told(body: dict[str, Any], server: Server) -> None:
         assert got.status == 400, got.body
         assert got.message
         assert not upstream.requests
+
+
+DURABLE: dict[str, Any] = {"weir": {"durable": True}}
+
+
+async def test_what_is_being_answered_is_read_from_its_beginning_and_to_its_end(server: Server) -> None:
+    more = asyncio.Event()
+    async with ScriptedUpstream([*begun("Hel"), more, *text("lo")[2:]]) as upstream:
+        await server.register(upstream)
+        assert (await server.ask("GET", "/api/chat/c1/stream")).status == 204
+        asking = asyncio.create_task(server.ask("POST", "/api/chat", chat(said("user", "hi"), **DURABLE)))
+        await upstream.until(lambda it: len(it.requests) == 1)
+        resuming = asyncio.create_task(server.ask("GET", "/api/chat/c1/stream"))
+        more.set()
+        first, again = await asking, await resuming
+        assert (again.status, again.headers["x-vercel-ai-ui-message-stream"]) == (200, "v1")
+        assert again.body == first.body
+        ended = await server.ask("GET", "/api/chat/c1/stream")
+        assert (ended.status, ended.body) == (204, b""), "nothing is being answered any more"
+        assert len(upstream.requests) == 1
+
+
+async def test_what_is_not_durable_cannot_be_resumed(server: Server) -> None:
+    more = asyncio.Event()
+    async with ScriptedUpstream([*begun("Hel"), more, *text("lo")[2:]]) as upstream:
+        await server.register(upstream)
+        asking = asyncio.create_task(server.ask("POST", "/api/chat", chat(said("user", "hi"))))
+        await upstream.until(lambda it: len(it.requests) == 1)
+        assert (await server.ask("GET", "/api/chat/c1/stream")).status == 204
+        more.set()
+        assert (await asking).status == 200
+
+
+async def test_a_chat_of_somebody_elses_is_none(guarded: Server) -> None:
+    more = asyncio.Event()
+    async with ScriptedUpstream([*begun("Hel"), more, *text("lo")[2:]]) as upstream:
+        guarded.headers = {"x-api-key": "admin-key-1"}
+        await guarded.register(upstream)
+        guarded.headers = {"x-api-key": "client-key-1"}
+        body = chat(said("user", "hi"), user_id="ann", **DURABLE)
+        asking = asyncio.create_task(guarded.ask("POST", "/api/chat", body))
+        await upstream.until(lambda it: len(it.requests) == 1)
+        for path, key in (("c1", "client-key-2"), ("c1", "client-key-1"), ("c2", "client-key-1")):
+            guarded.headers = {"x-api-key": key}
+            assert (await guarded.ask("GET", f"/api/chat/{path}/stream")).status == 204
+        guarded.headers = {"x-api-key": "client-key-1"}
+        hers = asyncio.create_task(guarded.ask("GET", "/api/chat/c1/stream?user_id=ann"))
+        more.set()
+        assert (await hers).body == (await asking).body
+
+
+async def test_a_newer_client_is_told_to_take_back_what_was_said(server: Server) -> None:
+    async with ScriptedUpstream(begun("la "), text("new")) as upstream:
+        await server.register(upstream)
+        body = chat(said("user", "hi"), ui=7, weir={"recovery": "restart"})
+        assert "reset-step" in [part["type"] for part in await parts(server, body)]
+        assert "ui" not in upstream.requests[0].body
+        assert await session(server) == ["hi", "new"]

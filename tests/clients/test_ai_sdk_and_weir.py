@@ -1,11 +1,13 @@
 """The AI SDK's chat, unmodified, on a serving Weir: `POST /api/chat`, with a provider behind it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from proxy.testing import Answer, ScriptedUpstream, Step, chunk, cut_after, hang_after, sse, status, text
+from proxy.durable.reader import Reader
+from proxy.testing import Answer, ScriptedUpstream, Step, begun, chunk, cut_after, hang_after, sse, status, text
 from tests.clients.node import Program, needs_clients, node
 from tests.clients.test_ai_sdk import VERSIONS
 from tests.server import Server, serving
@@ -100,3 +102,87 @@ async def test_two_providers_answer_at_once(sdk: Program, server: Server) -> Non
     assert said == {"one": "A", "two": "la "}
     ends = {part["data"]["source"]: part["data"]["reason"] for part in parts if part["type"] == "data-source-end"}
     assert (held["status"], ends) == ("ready", {"one": "finish", "two": "error"})
+
+
+DURABLE = {"weir": {"durable": True}}
+
+
+async def resumed(sdk: Program, server: Server, upstream: ScriptedUpstream, gate: asyncio.Event, step: Any) -> Any:
+    """What a chat holds whose connection broke in mid-answer, and that then took `step`."""
+    durable, reading = server.weir.durable, asyncio.Event()
+    answering = durable.answering
+
+    async def noticed(*asked: Any) -> Reader | None:
+        reader = await answering(*asked)
+        reading.set()
+        return reader
+
+    durable.answering = noticed  # type: ignore[method-assign,assignment]
+    chatting = asyncio.create_task(chat(sdk, server, {"send": "sing", "cut": "la"}, step, body=DURABLE))
+    await asyncio.wait({chatting, waiting := asyncio.create_task(reading.wait())}, return_when="FIRST_COMPLETED")
+    waiting.cancel()
+    assert not upstream.disconnects, "the provider lost its reader with the page"
+    gate.set()
+    return await chatting
+
+
+async def test_an_answer_whose_connection_broke_is_read_by_a_page_that_is_loaded_anew(
+    sdk: Program, server: Server
+) -> None:
+    gate = asyncio.Event()
+    async with ScriptedUpstream([*begun("la "), gate, *text("end")[2:]]) as upstream:
+        await server.register(upstream)
+        held = await resumed(sdk, server, upstream, gate, {"resume": True, "anew": True})
+        assert (held["status"], held.get("error"), texts(held)) == ("ready", None, ["sing", "la end"])
+        assert len(upstream.requests) == 1
+
+
+async def test_and_by_the_same_page(sdk: Program, server: Server, request: pytest.FixtureRequest) -> None:
+    """It is told all of it once more; the first of versions 5 and 6 do not leave out what they have, but add to it."""
+    first = "first" in request.node.name
+    gate = asyncio.Event()
+    async with ScriptedUpstream([*begun("la "), gate, *text("end")[2:]]) as upstream:
+        await server.register(upstream)
+        held = await resumed(sdk, server, upstream, gate, {"resume": True})
+        assert (held["status"], held.get("error")) == ("ready", None)
+        assert texts(held) == ["sing", "la la end" if first else "la end"]
+        assert len(upstream.requests) == 1
+
+
+async def test_where_nothing_is_being_answered_there_is_nothing_to_resume(
+    sdk: Program, server: Server, request: pytest.FixtureRequest
+) -> None:
+    """The chat of 5.0.0 then waits for ever, whatever a server says."""
+    waits = "ai5-first" in request.node.name
+    async with ScriptedUpstream(text("la")) as upstream:
+        await server.register(upstream)
+        held = await chat(sdk, server, {"send": "sing"}, {"resume": True}, body=DURABLE)
+    assert (held["status"], held.get("error")) == ("submitted" if waits else "ready", None)
+    assert texts(held) == ["sing", "la"]
+
+
+async def test_an_answer_that_is_begun_anew_is_a_new_step(sdk: Program, server: Server) -> None:
+    async with ScriptedUpstream(cut_after(2), text("new")) as upstream:
+        await server.register(upstream)
+        held = await chat(sdk, server, body={"weir": {"recovery": "restart"}})
+    parts = [part["type"] for part in held["messages"][-1]["parts"]]
+    assert (held["status"], parts) == (
+        "ready",
+        ["step-start", "text", "data-recovery", "step-start", "text"],
+    )
+
+
+async def test_a_newer_sdk_takes_back_what_was_said(server: Server) -> None:
+    async with node("chat.mjs", "ai7") as sdk, ScriptedUpstream(cut_after(2), text("new")) as upstream:
+        await server.register(upstream)
+        held = await chat(sdk, server, body={"ui": 7, "weir": {"recovery": "restart"}})
+    parts = [part["type"] for part in held["messages"][-1]["parts"]]
+    assert (held["status"], texts(held)[-1], parts) == ("ready", "new", ["step-start", "data-recovery", "text"])
+
+
+async def test_an_answer_that_is_gone_on_with_is_one_text(sdk: Program, server: Server) -> None:
+    async with ScriptedUpstream(cut_after(2), text("end")) as upstream:
+        await server.register(upstream, prefill=True)
+        held = await chat(sdk, server, body={"weir": {"recovery": "continue"}})
+    said = [part["text"] for part in held["messages"][-1]["parts"] if part["type"] == "text"]
+    assert (held["status"], said) == ("ready", ["la la end"])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from proxy.events import Error, Event, Finish, FinishStep, SourceEnd, Start, TextDelta, ToolInputDelta, Usage
+from proxy.heading import Heading
 from proxy.testing import chunk, says
 from proxy.wire import Encoder
 from proxy.wire.openai import ChunkEncoder
@@ -29,7 +30,7 @@ async def completion(sdk: Program, script: Script, encoder: Encoder) -> Any:
 
 
 def plain() -> ChunkEncoder:
-    return ChunkEncoder("r1", "m", include_usage=True)
+    return ChunkEncoder(Heading("r1", "m", ["m"], include_usage=True))
 
 
 async def test_a_providers_own_chunks(sdk: Program) -> None:
@@ -67,7 +68,7 @@ async def test_several_sources_are_choices(sdk: Program) -> None:
         SourceEnd(source="b", reason="error", message="it broke", code="provider_error"),
         Finish(usage=Usage(input_tokens=1, output_tokens=2)),
     ]
-    answer = await completion(sdk, script, ChoicesEncoder("r1", "m", ["a", "b"], include_usage=True))
+    answer = await completion(sdk, script, ChoicesEncoder(Heading("r1", "m", ["a", "b"], include_usage=True)))
     said = [(choice["message"]["content"], choice["finish_reason"]) for choice in answer["choices"]]
     assert said == [("Aa", "stop"), ("Bb", "error")]
     assert {choice["message"]["role"] for choice in answer["choices"]} == {"assistant"}

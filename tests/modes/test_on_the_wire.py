@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proxy.adapters.openai_chunks import ChunkReader
 from proxy.events import Event
 from proxy.generator import StreamingGenerator
+from proxy.heading import Heading
 from proxy.testing import play
 from proxy.testing.merge import merged
 from proxy.wire.openai import ChunkEncoder
@@ -20,7 +21,7 @@ from tests.wire.test_openai_fold import streams
 
 
 def whole(events: list[Event]) -> dict[str, Any]:
-    fold = Fold(ChunkEncoder("r1", "asked", include_usage=True))
+    fold = Fold(ChunkEncoder(Heading("r1", "asked", ["asked"], include_usage=True)))
     for event in events:
         fold.add(event)
     return fold.completion()

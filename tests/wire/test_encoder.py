@@ -7,6 +7,7 @@ import pytest
 
 from proxy.errors import Kind, NoAnswer, ProviderError
 from proxy.events import Abort, Error, Event, Finish
+from proxy.heading import Heading
 from proxy.testing import says
 from proxy.wire import KEEP_ALIVE, Encoder
 from proxy.wire.native import NativeEncoder
@@ -19,9 +20,9 @@ FORMATS = ["openai", "choices", "native", "ui"]
 
 def encoder(name: str) -> Encoder:
     if name == "openai":
-        return ChunkEncoder("r1", "m", include_usage=True)
+        return ChunkEncoder(Heading("r1", "m", ["m"], include_usage=True))
     if name == "choices":
-        return ChoicesEncoder("r1", "m", ["a", "b"], include_usage=True)
+        return ChoicesEncoder(Heading("r1", "m", ["a", "b"], include_usage=True))
     return NativeEncoder() if name == "native" else UIEncoder("r1")
 
 

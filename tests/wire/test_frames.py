@@ -102,3 +102,32 @@ def test_a_message_that_was_not_obeyed() -> None:
 def test_a_pong() -> None:
     assert said(frames.pong()) == {"message_type": "pong", "data": {}}
     assert said(frames.pong("p1")) == {"message_type": "pong", "request_id": "p1", "data": {}}
+
+
+def test_an_event_that_can_be_come_back_to() -> None:
+    told = said(frames.stream_event("r1", TextDelta(content="a", seq=3), "1-3-9f3a01bc"))["data"]
+    assert told == {
+        "event_type": "text-delta",
+        "event_data": {"content": "a", "source": "", "seq": 3},
+        "position": "1-3-9f3a01bc",
+    }
+
+
+def test_a_durable_stream_tells_its_id() -> None:
+    told = {"message_type": "stream_opened", "request_id": "r1", "data": {"stream_id": "s1"}}
+    assert said(frames.stream_opened("r1", "s1")) == told
+
+
+def test_what_a_client_wants_to_read_on() -> None:
+    assert frames.resumed({"stream_id": "s1", "after": "1-3-9f3a01bc"}) == frames.Resumed("s1", "1-3-9f3a01bc")
+    assert frames.resumed({"stream_id": "s1"}).after is None
+
+
+@pytest.mark.parametrize(
+    ("data", "param"),
+    [({"stream_id": 1}, "stream_id"), ({"stream_id": "s", "after": 3}, "after"), ({"stream_id": "s", "x": 1}, "x")],
+)
+def test_a_wrong_field_of_it_is_named(data: dict[str, object], param: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        frames.resumed(data)
+    assert caught.value.param == param

@@ -11,6 +11,7 @@ from proxy.events import (
     Finish,
     FinishStep,
     ReasoningDelta,
+    Recovered,
     Start,
     Steered,
     TextDelta,
@@ -46,18 +47,19 @@ ALLOWED = {
 }
 
 
-def parts(events: Sequence[Event], *, several: bool = False) -> list[Any]:
-    encoder = UIEncoder("m1", several=several)
+def parts(events: Sequence[Event], *, several: bool = False, version: int = 5) -> list[Any]:
+    encoder = UIEncoder("m1", several=several, version=version)
     found = data_of(b"".join(map(encoder.encode, events)))
     for part in found:
-        if part != "[DONE]":
+        if part != "[DONE]" and (version < 7 or part["type"] != "reset-step"):
             allowed = ALLOWED.get(part["type"], {"data", "id", "transient"})
             assert set(part) <= {"type", *allowed}, f"the first clients refuse {part}"
     return found
 
 
-def kinds(events: Sequence[Event], *, several: bool = False) -> list[str]:
-    return [part if part == "[DONE]" else part["type"] for part in parts(events, several=several)]
+def kinds(events: Sequence[Event], *, several: bool = False, version: int = 5) -> list[str]:
+    found = parts(events, several=several, version=version)
+    return [part if part == "[DONE]" else part["type"] for part in found]
 
 
 def test_a_text() -> None:
@@ -183,3 +185,86 @@ def test_a_part_of_an_answer_that_has_no_event_reaches_those_who_look_for_it() -
         "data": {"refusal": "No."},
         "transient": True,
     }
+
+
+A, B = TextDelta(content="a"), TextDelta(content="b")
+RESTARTED = Recovered(how="restarted", after=0, reason="it died")
+
+
+def test_what_goes_on_is_the_same_text_with_a_mark_in_it() -> None:
+    said = parts([Start(), A, Recovered(how="continued", reason="it died"), B])
+    assert [part.get("delta") for part in said[2:]] == [None, "a", None, "b"]
+    assert said[4] == {"type": "data-recovery", "data": {"how": "continued", "after": 0, "reason": "it died"}}
+    assert said[5]["id"] == said[3]["id"]
+
+
+def test_a_new_answer_is_a_new_step() -> None:
+    assert kinds([Start(), A, RESTARTED, B])[4:] == [
+        "text-end",
+        "data-recovery",
+        "finish-step",
+        "start-step",
+        "text-start",
+        "text-delta",
+    ]
+
+
+def test_a_newer_sdk_takes_back_what_was_said() -> None:
+    tool = ToolInputDelta(id="t", name="f", content="{")
+    assert kinds([Start(), A, tool, RESTARTED, B], version=7)[2:] == [
+        "text-start",
+        "text-delta",
+        "text-end",
+        "tool-input-start",
+        "tool-input-delta",
+        "tool-output-error",
+        "reset-step",
+        "data-recovery",
+        "text-start",
+        "text-delta",
+    ]
+
+
+def test_what_the_reader_steered_away_from_is_not_taken_back() -> None:
+    steered = kinds([Start(), A, Steered(instruction="no"), B, RESTARTED, B], version=7)
+    assert steered[steered.index("data-steer") :] == [
+        "data-steer",
+        "finish-step",
+        "start-step",
+        "text-start",
+        "text-delta",
+        "text-end",
+        "reset-step",
+        "data-recovery",
+        "text-start",
+        "text-delta",
+    ]
+
+
+AGENT = [ToolInput(id="t", name="f"), ToolOutput(id="t", output=1)]
+SECOND = TextDelta(content="b", index=1)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [[Start(), *AGENT, A], [Start(), A, Start(index=1), SECOND, Steered(instruction="no"), B]],
+    ids=["an answer of two steps", "a step of two answers"],
+)
+def test_where_a_step_is_not_the_answer_nothing_is_taken_back(said: list[Event]) -> None:
+    assert "reset-step" not in kinds([*said, RESTARTED, B], version=7)
+
+
+def test_every_choice_is_begun_anew() -> None:
+    said = parts([Start(), A, Start(index=1), SECOND, RESTARTED, A, SECOND, Finish()])
+    assert len([part for part in said if part != "[DONE]" and part["type"] == "text-start"]) == 4
+    assert len([part for part in said if part != "[DONE]" and part["type"] == "text-end"]) == 4
+
+
+def test_why_a_discarded_answer_ended_is_forgotten() -> None:
+    events = [Start(), A, FinishStep(reason="length"), RESTARTED, B, FinishStep(reason="stop"), Finish()]
+    assert parts(events)[-2]["messageMetadata"]["finishReason"] == "stop"
+
+
+def test_a_call_that_was_begun_and_failed_is_not_run() -> None:
+    said = kinds([Start(), ToolInputDelta(id="t", name="f"), Recovered(how="failed", reason="it died")])
+    assert said[3:] == ["tool-output-error", "data-recovery"]
