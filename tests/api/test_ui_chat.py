@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from proxy.testing import ScriptedUpstream, begun, text
+from tests.process import until
 from tests.server import Server
 
 pytestmark = pytest.mark.anyio
@@ -109,6 +110,8 @@ async def test_what_is_being_answered_is_read_from_its_beginning_and_to_its_end(
         asking = asyncio.create_task(server.ask("POST", "/api/chat", chat(said("user", "hi"), **DURABLE)))
         await upstream.until(lambda it: len(it.requests) == 1)
         resuming = asyncio.create_task(server.ask("GET", "/api/chat/c1/stream"))
+        (produced,) = server.weir.durable._produced
+        await until(lambda: produced.feed.readers == 2, "a second reader, while it is being answered")
         more.set()
         first, again = await asking, await resuming
         assert (again.status, again.headers["x-vercel-ai-ui-message-stream"]) == (200, "v1")
