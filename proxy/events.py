@@ -19,7 +19,7 @@ class Event(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
     where one chunk held several events, each has the same `raw` and `parts` counts them. `source` is who said it,
     where several may; `seq` its position in the stream, from 1, given to it when it leaves for the reader.
 
-    Where the bytes were left behind (`record.py`), `choice` and `chunk` are what else stood in its choice, the delta
+    Where the bytes were left behind (`recorder.py`), `choice` and `chunk` are what else stood in its choice, the delta
     included, and in its chunk.
     """
 

@@ -42,9 +42,13 @@ class Asked:
         self.id = id
         self.stream = stream
         self.running: Running | None = None
-        self.position = ""  # of the event that was read last, where the stream can be read on from there
         self._run = run
         self._stopped: str | None = None
+
+    @property
+    def position(self) -> str:
+        """Where the stream can be read on, after the event that was read last; empty if nowhere."""
+        return self.running.position if self.running is not None else ""
 
     async def begin(self) -> Running:
         self.running = await self._run()
@@ -111,7 +115,6 @@ async def events_of(asked: Asked) -> AsyncGenerator[Event, None]:
         async with running.events() as events:
             async for event in events:
                 ended, seq = type(event) in ENDS, event.seq
-                asked.position = running.position(event)
                 if not running.has_had(event):
                     yield event
         return

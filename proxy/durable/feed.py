@@ -8,6 +8,8 @@ from proxy.journey import Journey
 from proxy.merge import size_of
 from proxy.record import Entry, Place
 
+PATIENCE = 10.0  # seconds that a stream waits for Redis, and its readers; then it ends, marked
+PAUSE = 0.1  # seconds between attempts, while it is away
 MOST_ENTRIES = 256  # that are kept for readers who are almost as fast as the stream; the others read the log itself
 MOST_SIZE = 64 * 1024  # likewise, as `size_of` counts
 
@@ -20,9 +22,9 @@ class Feed:
     begin. `retired`: another one is filled in its place, which readers are to look for.
     """
 
-    def __init__(self, tip: Place, journey: Journey | None = None):
+    def __init__(self, tip: Place):
         self.tip = tip
-        self.journey = journey
+        self.journey: Journey | None = None
         self.readers = 0
         self.ended = False
         self.retired = False

@@ -8,14 +8,11 @@ import asyncio
 
 import msgspec
 
-from proxy.durable.feed import Feed
+from proxy.durable.feed import PATIENCE, PAUSE, Feed
 from proxy.errors import StoreAway, WeirError
 from proxy.record import Place, unreadable
 from proxy.state.stream_log import LogStore
 from proxy.tasks import end
-
-PATIENCE = 10.0  # seconds that readers wait for Redis
-PAUSE = 0.1  # seconds between attempts, while it is away
 
 
 class Feeds:

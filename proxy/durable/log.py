@@ -5,16 +5,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from proxy.durable.feed import Feed
+from proxy.durable.feed import PATIENCE, Feed
 from proxy.errors import WeirError
 from proxy.events import ENDS, Error, Event
-from proxy.journey import Journey
 from proxy.record import NOWHERE, Entry, Opening, Place, answers, size_of, write
 from proxy.recorder import Recorder
 from proxy.state.stream_log import About, Append, Outcome, gone, regressed
 
 MOST_WAITING = 64 * 1024  # bytes, before the provider is held back
-PATIENCE = 10.0  # seconds that a stream waits for Redis; then it ends, marked
 TAKEN_OVER = "another replica has taken the stream over"
 
 
@@ -32,14 +30,13 @@ class StreamLog:
         epoch: int,
         opening: Opening,
         *,
-        journey: Journey | None,
         wake: Callable[["StreamLog"], None],
         cap: int,
     ):
         self.id = stream_id
         self.about = about
         self.epoch = epoch
-        self.feed = _feed(epoch, opening, journey)
+        self.feed = _feed(epoch, opening)
         self.stop: Callable[[str], None] = lambda why: None  # ends what would be written here
         self.seq = opening.after  # of the last event that was given a position
         self.acknowledged = opening.after
@@ -195,9 +192,9 @@ class StreamLog:
         self._room = None
 
 
-def _feed(epoch: int, opening: Opening, journey: Journey | None) -> Feed:
+def _feed(epoch: int, opening: Opening) -> Feed:
     """One that holds a new log from its beginning; of one that was taken over the past is in Redis alone."""
-    feed = Feed(NOWHERE if epoch == 1 else Place(epoch, 0), journey)
+    feed = Feed(NOWHERE if epoch == 1 else Place(epoch, 0))
     if epoch == 1:
         feed.push(Entry(Place(1, 0), opening, []))
     return feed

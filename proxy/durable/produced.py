@@ -12,7 +12,6 @@ from proxy.durable.log import StreamLog
 from proxy.durable.production import Production
 from proxy.durable.recovery import Recovery
 from proxy.errors import StoreAway, WeirError
-from proxy.journey import Journey
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.stream import Stream
 from proxy.record import Opening
@@ -59,7 +58,7 @@ class Produced:
             stream_id = await self._logs.begin(stream.id, about, opening, asked=asked, once=once)
             if stream_id == stream.id:
                 stream.durable = True
-                written = self._log(stream.id, about, 1, opening, stream.journey)
+                written = self._log(stream.id, about, 1, opening)
                 keep(self._tasks, self._produce(Production(self._pipeline, written, request, stream)))
         finally:
             self._beginning.discard(stream.id)
@@ -75,7 +74,7 @@ class Produced:
         if adopted is None or about is None:
             return
         log.warning("took over stream %s, whose producer %s is gone", stream_id, producer)
-        written = self._log(stream_id, about, adopted.epoch, adopted.opening, None)
+        written = self._log(stream_id, about, adopted.epoch, adopted.opening)
         keep(self._tasks, self._recover(written, adopted.opening))
 
     def stop(self, reason: str) -> None:
@@ -99,8 +98,8 @@ class Produced:
         await self.over(ENDING)
         await end(*self._tasks)
 
-    def _log(self, stream_id: str, about: About, epoch: int, opening: Opening, journey: Journey | None) -> StreamLog:
-        written = StreamLog(stream_id, about, epoch, opening, journey=journey, wake=self._wake, cap=self._cap)
+    def _log(self, stream_id: str, about: About, epoch: int, opening: Opening) -> StreamLog:
+        written = StreamLog(stream_id, about, epoch, opening, wake=self._wake, cap=self._cap)
         self._written[stream_id] = written
         self._feeds.begin(stream_id, written.feed)
         if self._lost is not None:  # it was on its way into Redis when everything was left to others
@@ -108,19 +107,15 @@ class Produced:
         return written
 
     async def _produce(self, production: Production) -> None:
-        production.log.stop = production.stream.stop
         try:
-            if not production.log.lost:
-                await production.run()
+            await production.run()
         finally:
             await self._over(production.log)
 
     async def _recover(self, written: StreamLog, opening: Opening) -> None:
         try:
             production = await Recovery(self._logs, self._pipeline, written, opening).begin()
-            if production is not None and not written.lost:
-                written.feed.journey = production.stream.journey
-                written.stop = production.stream.stop
+            if production is not None:
                 await production.run()
             await written.over
         except StoreAway:

@@ -14,16 +14,22 @@ log = logging.getLogger(__name__)
 
 
 class Production:
-    """Run with `run`; then the log has its end, or is no longer this replica's to write."""
+    """Run with `run`; then the log has its end, or is no longer this replica's to write.
+
+    From the first moment the log can stop its stream, and readers know who is asked.
+    """
 
     def __init__(self, pipeline: Pipeline, log: StreamLog, request: ChatRequest, stream: Stream):
         self.log = log
         self.stream = stream
         self._pipeline = pipeline
         self._request = request
+        log.stop, log.feed.journey = stream.stop, stream.journey
 
     async def run(self) -> None:
         written = self.log
+        if written.lost:  # before it began
+            return
         try:
             async with self._pipeline.answer(self._request, self.stream) as events:
                 await self._write(events)

@@ -7,8 +7,8 @@ from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 
-from proxy.durable.feed import Feed
-from proxy.durable.feeds import PATIENCE, PAUSE, Feeds
+from proxy.durable.feed import PATIENCE, PAUSE, Feed
+from proxy.durable.feeds import Feeds
 from proxy.errors import Stopped, StoreAway, WeirError
 from proxy.events import Abort, Error, Event
 from proxy.journey import Journey
@@ -39,8 +39,9 @@ class Reader:
         self._entry: Place = NOWHERE  # of the last entry that was read
         self._nonce = ""  # of its epoch
 
-    def position(self, event: Event) -> str:
-        return str(self.place)
+    @property
+    def position(self) -> str:
+        return str(self.place) if self.place != START else ""
 
     def has_had(self, event: Event) -> bool:
         return self.after.covers(event.seq)

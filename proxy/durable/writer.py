@@ -7,13 +7,12 @@ one entry is in it. So a lonely event waits for nobody, and many share the price
 import asyncio
 import logging
 
+from proxy.durable.feed import PAUSE
 from proxy.durable.log import StreamLog
 from proxy.errors import StoreAway
 from proxy.state.stream_log import LogStore, Outcome
 
 log = logging.getLogger(__name__)
-
-PAUSE = 0.1  # seconds between attempts to write, while Redis is away
 
 
 class Writer:

@@ -15,8 +15,8 @@ from proxy.state.controls import ControlBus
 from proxy.state.store import Store
 
 PATIENCE = 5.0  # seconds until a control that has not taken effect is a 504
-NOT_FOUND = "stream_not_found"
 HALF = 2.5  # of them, for the replica that holds the stream
+NOT_FOUND = "stream_not_found"
 
 Action = Literal["cancel", "pause", "resume", "feedback", "steer"]
 

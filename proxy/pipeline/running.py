@@ -26,8 +26,9 @@ class Running(Protocol):
     def stop(self, reason: str) -> None:
         """Ends the reading; `reason` is told to whoever still listens."""
 
-    def position(self, event: Event) -> str:
-        """Where a reader may go on who has got `event`, the last one given; empty if nowhere."""
+    @property
+    def position(self) -> str:
+        """Where a reader may go on after the event that was given last; empty if nowhere."""
 
     def has_had(self, event: Event) -> bool:
         """Whether its reader told that it has got this event before."""
@@ -58,7 +59,8 @@ class Live:
     def stop(self, reason: str) -> None:
         self.stream.stop(reason)
 
-    def position(self, event: Event) -> str:
+    @property
+    def position(self) -> str:
         return ""
 
     def has_had(self, event: Event) -> bool:

@@ -21,7 +21,7 @@ def log_of(
     told = about()
     told.heading.sources = list(sources)
     opening = Opening(nonce="n", replica="a", after=after)
-    return StreamLog(stream_id, told, epoch, opening, journey=None, wake=wake, cap=cap)
+    return StreamLog(stream_id, told, epoch, opening, wake=wake, cap=cap)
 
 
 def add(log: StreamLog, *words: str | Event) -> None:

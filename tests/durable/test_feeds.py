@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from proxy.durable.feed import Feed
-from proxy.durable.feeds import PATIENCE, Feeds
+from proxy.durable.feed import PATIENCE, Feed
+from proxy.durable.feeds import Feeds
 from proxy.errors import Stopped, StoreAway
 from proxy.events import Finish
 from proxy.record import NOWHERE, Place

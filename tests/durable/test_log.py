@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from proxy.durable.log import MOST_WAITING, PATIENCE, TAKEN_OVER, StreamLog
+from proxy.durable.feed import PATIENCE
+from proxy.durable.log import MOST_WAITING, TAKEN_OVER, StreamLog
 from proxy.errors import StoreAway, WeirError
 from proxy.events import Error, Event, Finish, TextDelta, ToolOutput
 from proxy.record import Place, read

@@ -48,7 +48,7 @@ class House(Replica):
         self._tasks = [asyncio.create_task(self.writer.run()), asyncio.create_task(self.feeds.run())]
 
     def produce(self, epoch: int, opening: Opening) -> None:
-        self.written = StreamLog("s", about(), epoch, opening, journey=None, wake=self.writer.wake, cap=10**6)
+        self.written = StreamLog("s", about(), epoch, opening, wake=self.writer.wake, cap=10**6)
         self.feeds.begin("s", self.written.feed)
 
     async def notice(self) -> None:
@@ -96,7 +96,7 @@ class Client:
             async for event in events:
                 if event.seq > after.seq:
                     self.got.append(f"{event.seq}:{texts([event])}")
-                    self.position = reader.position(event)
+                    self.position = reader.position
                     most -= 1
                 if not most:
                     return

@@ -88,7 +88,7 @@ async def test_a_log_that_is_gone_does_not_come_back(logs: Slow) -> None:
 async def test_nothing_is_shown_before_redis_has_acknowledged_it(logs: Slow) -> None:
     logs.gate = asyncio.Event()
     writer = Writer(logs)
-    written = StreamLog("s", ABOUT, 1, Opening("00000001", "old", after=1), journey=None, wake=writer.wake, cap=10**6)
+    written = StreamLog("s", ABOUT, 1, Opening("00000001", "old", after=1), wake=writer.wake, cap=10**6)
     writing = asyncio.create_task(writer.run())
     written.add(TextDelta(content="la"))
     await idle()

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.durable.log import PATIENCE, TAKEN_OVER, StreamLog
+from proxy.durable.feed import PATIENCE
+from proxy.durable.log import TAKEN_OVER, StreamLog
 from proxy.durable.writer import Writer
 from proxy.errors import StoreAway
 from proxy.events import Finish

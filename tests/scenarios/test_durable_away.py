@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from proxy.durable.log import PATIENCE
+from proxy.durable.feed import PATIENCE
 from proxy.testing import ScriptedUpstream, begun, text
 from tests.journeys import skip
 from tests.paced_upstream import PacedUpstream
