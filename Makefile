@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help install run chat check test test-clients lint format types chaos sabotage bench bench-durable lock clean
+.PHONY: help install run chat check test test-clients lint format types chaos sabotage bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,9 +74,6 @@ sabotage: $(VENV)/.dev ## take away each protection of a durable stream: its tes
 
 bench: $(VENV)/.dev ## what a request and a token cost, beside nginx (bench/README.md)
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench
-
-bench-durable: $(VENV)/.dev ## what a durable token costs beside one that is not (needs redis-server)
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench.durable
 
 # A release younger than COOLDOWN days is not taken: bad ones are usually found within that time.
 COOLDOWN ?= 7

@@ -1,0 +1,34 @@
+"""What a process takes when nobody asks anything, and how soon it serves."""
+
+import asyncio
+import time
+
+from bench.load import load
+from bench.processes import cpu, memory
+from bench.proxies import Proxy, fresh
+from bench.table import Figures
+from bench.tokens import PLAIN
+
+IDLE = 5.0  # seconds
+
+
+async def rest(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> None:
+    """Weir without a translated provider, as it is started by `python -m proxy serve`, its bytecode compiled."""
+    for _ in range(rounds):
+        began = time.monotonic()
+        with fresh(translated=False) as weir:
+            while True:
+                try:
+                    await load(weir.port, PLAIN, at_once=1)
+                    break
+                except (OSError, RuntimeError):
+                    await asyncio.sleep(0.002)
+            figures.add("start to the first served request, s", "weir", time.monotonic() - began)
+            await asyncio.sleep(1)
+            figures.add("idle memory, MB", "weir", memory(weir.pid) / 1e6)
+            before = cpu(weir.pid)
+            await asyncio.sleep(IDLE)
+            figures.add("idle CPU, ms a second", "weir", (cpu(weir.pid) - before) / IDLE * 1e3)
+    for name in ("nginx", "floor", "thin", "litellm"):
+        if name in proxies:
+            figures.add("idle memory, MB", f"{name} (after its load)", memory(proxies[name].pid) / 1e6)

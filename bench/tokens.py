@@ -1,0 +1,96 @@
+"""What a plain request and a token cost: CPU of the proxy's process and its children, never the time that passes."""
+
+import asyncio
+import json
+import os
+from typing import Any
+
+from bench.load import Ask, load
+from bench.processes import cpu
+from bench.proxies import KEY, Proxy
+from bench.table import Figures
+
+REQUESTS, AT_ONCE = 1500, 8  # plain ones in a round
+STREAMS, TOKENS, PACE = 64, 50, 20  # streams at once, tokens in each, milliseconds between them
+AUTHORIZED = f"authorization: Bearer {KEY}"
+PROXIES = ("nginx", "floor", "thin", "litellm")  # those that are not Weir
+
+PLAIN_TITLE = "a plain request, CPU ms"
+TOKEN_TITLE = "a streamed token at pace, CPU us"
+
+
+def ask(
+    path: str = "/v1/chat/completions", tokens: int = TOKENS, pace: int = PACE, *headers: str, **fields: Any
+) -> Ask:
+    """A request for so many tokens. `fields` are more of its body."""
+    told = f"pace={pace} tokens={tokens}" + (" stamped" if fields.pop("stamped", False) else "")
+    body = {"model": "fake", "stream": True, "messages": [{"role": "user", "content": told}], **fields}
+    times = len(fields.get("provider_ids", [0]))
+    return Ask(path, json.dumps(body).encode(), tokens * times, (AUTHORIZED, *headers))
+
+
+PLAIN = ask(tokens=1, pace=0, stream=False)
+STREAMING = "/api/streaming/chat"
+UI = {
+    "id": "c",
+    "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": f"pace={PACE} tokens={TOKENS}"}]}],
+}
+# Ways through Weir: everything on, and then each mode, format and vendor by itself.
+WAYS: dict[str, Ask] = {
+    "weir": ask(),
+    "weir, format sse": ask(STREAMING),
+    "weir, format ui": Ask("/api/chat", json.dumps(UI).encode(), TOKENS, (AUTHORIZED,)),
+    "weir, mode buffered": ask(STREAMING, generator_mode="buffered", stream_format="openai"),
+    "weir, mode chunked": ask(STREAMING, generator_mode="chunked", stream_format="openai"),
+    "weir, mode interleaved": ask(STREAMING, generator_mode="interleaved", provider_ids=["fake", "fake2"]),
+    "weir, mode priority": ask(STREAMING, generator_mode="priority", provider_ids=["fake", "fake2"]),
+    "weir, from Anthropic's wire": ask(model="anthropic"),
+    "weir, from Gemini's wire": ask(model="gemini"),
+}
+DURABLE = ask(weir={"durable": True})
+
+
+async def until_up(name: str, proxy: Proxy) -> None:
+    """Waits for the first answer, and has some more, so that nothing is measured for the first time."""
+    for _ in range(1200):
+        try:
+            await load(proxy.port, PLAIN, at_once=1)
+            break
+        except (RuntimeError, OSError):
+            await asyncio.sleep(0.05)
+    else:
+        raise SystemExit(f"{name}: nothing answers on port {proxy.port}")
+    await load(proxy.port, PLAIN, at_once=AT_ONCE, times=10)
+
+
+async def plain(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> None:
+    for number in range(rounds):
+        for name in ("direct", *PROXIES, "weir"):
+            if name in proxies:
+                proxy = proxies[name]
+                times = REQUESTS // AT_ONCE // (20 if name == "litellm" else 1)
+                if not number:
+                    await load(proxy.port, PLAIN, at_once=AT_ONCE, times=20)
+                before = cpu(proxy.pid)
+                await load(proxy.port, PLAIN, at_once=AT_ONCE, times=times)
+                figures.add(PLAIN_TITLE, name, (cpu(proxy.pid) - before) / (times * AT_ONCE) * 1e3)
+
+
+async def tokens(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> None:
+    ways = {name: (proxies[name], ask()) for name in ("direct", *PROXIES) if name in proxies}
+    ways |= {name: (proxies["weir"], way) for name, way in WAYS.items()}
+    if "redis" in proxies:
+        ways["weir, durable"] = (proxies["weir on redis"], DURABLE)
+    for number in range(rounds):
+        for name, (proxy, way) in ways.items():
+            if not number:
+                await load(proxy.port, way, at_once=STREAMS)
+            each = 1e6 / (STREAMS * way.tokens)
+            before, ours = cpu(proxy.pid), cpu(os.getpid())
+            store = cpu(proxies["redis"].pid) if name == "weir, durable" else 0.0
+            await load(proxy.port, way, at_once=STREAMS)
+            figures.add(TOKEN_TITLE, name, (cpu(proxy.pid) - before) * each)
+            if name == "direct":
+                figures.add(TOKEN_TITLE, "the load generator", (cpu(os.getpid()) - ours) * each)
+            if store:
+                figures.add(TOKEN_TITLE, "redis, for weir, durable", (cpu(proxies["redis"].pid) - store) * each)
