@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from proxy.api import errors
 from proxy.api.envelope import Envelope
+from proxy.api.express import Express
 from proxy.api.mount import Mount
 from proxy.settings import Settings
 
@@ -33,5 +34,6 @@ def create_app(settings: Settings | None = None, path: Path | None = None) -> Fa
     app = FastAPI(title="Weir", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.include_router(mount.router)
     errors.install(app)
+    app.add_middleware(Express, mount=mount)
     app.add_middleware(Envelope)
     return app

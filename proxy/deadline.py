@@ -38,7 +38,7 @@ class Deadline:
 
     def expect(self, seconds: float) -> None:
         """The current task waits from now on, for at most `seconds`. Raises CancelledError if told to stop before."""
-        task, now = asyncio.current_task(), self._loop.time()
+        task, now = asyncio.current_task(self._loop), self._loop.time()
         if task is not self._task:
             self._task, self._before = task, task.cancelling() if task else 0
         if self.stopped is not None:
@@ -77,7 +77,7 @@ class Deadline:
 
     def cancelled(self) -> bool:
         """Whether somebody else has cancelled the current task since it waits here."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         return task is not None and task.cancelling() > self._before
 
     def close(self) -> None:

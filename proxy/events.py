@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 
-class Event(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True, gc=False):
     """One thing that happened in a stream.
 
     `index` is the choice it belongs to (OpenAI's `choices[].index`). `raw` is the JSON text of the provider's chunk;

@@ -116,8 +116,10 @@ class ChatRequest:
         self.owner = ""  # whose session `options.session_id` is
         self.ui = 5  # the version of the AI SDK that is to read the answer
         self.options_in = "weir."  # how the names of mode and config begin where they were given
-        _overridden(Retry(), self.options.retry, "weir.retry")
-        _overridden(Timeouts(), self.options.timeouts, "weir.timeouts")
+        if self.options.retry:
+            _overridden(Retry(), self.options.retry, "weir.retry")
+        if self.options.timeouts:
+            _overridden(Timeouts(), self.options.timeouts, "weir.timeouts")
         if "connect" in self.options.timeouts:
             message = "weir.timeouts.connect: this limit is the provider's own; use first_token"
             raise RequestError(message, param="weir.timeouts.connect")

@@ -1,6 +1,7 @@
 """Running under uvicorn: which addresses are safe, and how a process says goodbye."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -79,11 +80,23 @@ def app() -> FastAPI:
             except ConfigError as error:
                 _give_up(error)
             stack.enter_context(_signals(app.state.weir))
+            _collect_seldom()
             log.info("serving %d providers", len(list(app.state.weir.router)))
             yield state
 
     application.router.lifespan_context = lifespan
     return application
+
+
+def _collect_seldom() -> None:
+    """What was imported stays, and need not be looked at again; what requests leave behind is hardly ever in cycles.
+
+    Looking for cycles as often as Python does by default cost a seventh of each request, and with 1,000 streams pauses
+    of 0.15 s.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _give_up(error: ConfigError) -> NoReturn:

@@ -13,6 +13,9 @@ class SSEDecoder:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The data of every event that `data` completes. Raises ValueError past MAX_EVENT."""
+        if not self._rest and _is_one_event(data):  # a token, at the pace at which models speak
+            self._at_start = self._after_cr = False
+            return [data[6:-2]]
         if self._after_cr and data:
             data = data.removeprefix(b"\n")
             self._after_cr = False
@@ -39,6 +42,15 @@ class SSEDecoder:
             elif (payload := _data(block)) is not None:
                 found.append(payload)
         return found
+
+
+def _is_one_event(data: bytes) -> bool:
+    return (
+        data.startswith(b"data: ")
+        and data.endswith(b"\n\n")
+        and data.find(b"\n") == len(data) - 2
+        and b"\r" not in data
+    )
 
 
 def _data(block: bytes) -> bytes | None:

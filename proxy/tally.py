@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Self
 
 import msgspec
@@ -18,7 +19,7 @@ class Histogram(msgspec.Struct, omit_defaults=True):
     seconds: float = 0.0
 
     def add(self, seconds: float) -> None:
-        bucket = math.ceil(math.log(max(seconds * 1000, 0.01)) / _GROWTH)
+        bucket = _bucket_of(seconds)
         self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
         self.seconds += seconds
 
@@ -40,6 +41,11 @@ class Histogram(msgspec.Struct, omit_defaults=True):
             if seen >= rank > 0:
                 return round(math.exp((bucket - 0.5) * _GROWTH), 2)
         return None
+
+
+@lru_cache(maxsize=2)  # a request's two durations go into several histograms each
+def _bucket_of(seconds: float) -> int:
+    return math.ceil(math.log(max(seconds * 1000, 0.01)) / _GROWTH)
 
 
 class Outcome(msgspec.Struct):
@@ -144,7 +150,7 @@ class Meter:
         """Counts the end of an attempt; `error` is its failure, in words, redacted."""
         now = self._clock()
         for name in slots(now):
-            self.tallies.setdefault(name, Tally()).count(outcome)
+            self._tally(name).count(outcome)
             self.changed.add(name)
         if outcome.failure is not None:
             self.last_error = LastError(message=error, kind=outcome.failure, at=now)
@@ -152,9 +158,14 @@ class Meter:
     def add(self, name: str, count: int = 1) -> None:
         """Counts something that is no attempt."""
         for slot in slots(self._clock()):
-            others = self.tallies.setdefault(slot, Tally()).others
+            others = self._tally(slot).others
             others[name] = others.get(name, 0) + count
             self.changed.add(slot)
+
+    def _tally(self, slot: str) -> Tally:
+        if slot not in self.tallies:
+            self.tallies[slot] = Tally()
+        return self.tallies[slot]
 
     def forget_the_past(self) -> list[str]:
         """Drops the slots that have left every window; their names."""

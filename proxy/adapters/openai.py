@@ -11,6 +11,7 @@ from proxy.adapter import BaseProviderAdapter, Messages, Tools
 from proxy.adapters.openai_chunks import ChunkReader
 from proxy.errors import Kind, ProviderError, redact
 from proxy.events import Event
+from proxy.provider import ProviderConfig
 from proxy.retry_after import retry_after
 from proxy.sse import SSEDecoder
 
@@ -22,6 +23,9 @@ BASE_URLS = {
     "ollama": "http://127.0.0.1:11434/v1",
 }
 
+# Compression would make the provider's server hold tokens back.
+_ASKING = {"content-type": "application/json", "accept-encoding": "identity"}
+
 READ_AHEAD = 16 * 1024  # bytes of an answer that wait here; then its provider waits
 PATIENCE = 0.5  # seconds, for a body that has little more to say than we know
 
@@ -30,6 +34,10 @@ class OpenAIAdapter(BaseProviderAdapter):
     """OpenAI itself and everything that speaks its chat completions: vLLM, llama.cpp, Ollama, another Weir ..."""
 
     features = frozenset({"streaming", "tools", "vision", "reasoning", "json", "n"})
+
+    def __init__(self, config: ProviderConfig, session: aiohttp.ClientSession):
+        super().__init__(config, session)
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=config.timeouts.connect)
 
     async def stream_chat(
         self, /, messages: Messages, tools: Tools | None = None, **kwargs: Any
@@ -45,7 +53,8 @@ class OpenAIAdapter(BaseProviderAdapter):
                     for payload in decoder.feed(data):
                         if payload.startswith(b"[DONE]"):
                             yield chunks.finish()
-                            await _rest_of(response)  # the connection can then serve the next request
+                            if not response.content.at_eof():
+                                await _rest_of(response)  # the connection can then serve the next request
                             return
                         for event in chunks.read(payload):
                             yield event
@@ -69,23 +78,18 @@ class OpenAIAdapter(BaseProviderAdapter):
         return f"{base}/chat/completions", headers
 
     async def _post(self, body: dict[str, Any]) -> aiohttp.ClientResponse:
-        url, headers = await self.endpoint()
-
-        async def sign(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-            request.headers.pop("authorization", None)  # from ~/.netrc, where the session trusts the environment
-            request.headers.update(headers)
-            return await send(request)
-
+        url, ours = await self.endpoint()
+        trusting = self.session.trust_env
         try:
             response = await self.session.post(
                 url,
                 data=msgspec.json.encode(body),
-                # Compression would make the provider's server hold tokens back; a redirect carry the key elsewhere.
-                headers={"content-type": "application/json", "accept-encoding": "identity"},
-                allow_redirects=False,
+                headers={"content-type": "application/json", "accept-encoding": "identity"}
+                | ({} if trusting else ours),
+                allow_redirects=False,  # one would carry the key elsewhere
                 read_bufsize=READ_AHEAD,
-                timeout=aiohttp.ClientTimeout(total=None, connect=self.config.timeouts.connect),
-                middlewares=(sign,),
+                timeout=self._timeout,
+                middlewares=(_signed(ours),) if trusting else (),
             )
         except TimeoutError:
             raise ProviderError(Kind.CONNECT, f"no connection within {self.config.timeouts.connect:g} s") from None
@@ -102,6 +106,17 @@ class OpenAIAdapter(BaseProviderAdapter):
 
     def _redact(self, text: str) -> str:
         return redact(text, self.config.secrets())
+
+
+def _signed(headers: dict[str, str]) -> aiohttp.ClientMiddlewareType:
+    """Keeps a key of ~/.netrc, which a session reads where it trusts the environment, from taking the place of ours."""
+
+    async def sign(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        request.headers.pop("authorization", None)
+        request.headers.update(headers)
+        return await send(request)
+
+    return sign
 
 
 def refusal(response: aiohttp.ClientResponse, said: str) -> ProviderError:

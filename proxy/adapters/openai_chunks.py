@@ -31,6 +31,12 @@ class _Delta(msgspec.Struct, gc=False):
     images: Any = None
     function_call: Any = None
 
+    def plain_text(self) -> str:
+        """The text, if it holds nothing else for which there is an event."""
+        if not isinstance(self.content, str) or self.reasoning_content or self.reasoning or self.tool_calls:
+            return ""
+        return "" if self.has_more() else self.content
+
     def has_more(self) -> bool:
         """It holds a part of an answer for which there is no event."""
         return bool(self.refusal or self.audio or self.images or self.function_call or isinstance(self.content, list))
@@ -75,6 +81,9 @@ class ChunkReader:
             raise ProviderError(Kind.GARBLED, f"sent a chunk that cannot be read: {error}") from None
         if chunk.error:
             raise self._failure(chunk.error)
+        if text := self._plain_text(chunk):
+            text.raw = payload
+            return [text]
         events: list[Event] = []
         for choice in chunk.choices or ():
             self._read_choice(chunk, choice, events)
@@ -88,6 +97,16 @@ class ChunkReader:
             event.raw = payload
             event.parts = len(events)
         return events
+
+    def _plain_text(self, chunk: _Chunk) -> TextDelta | None:
+        """The one event of a chunk with a piece of a running choice's text and nothing else: that is nearly all."""
+        if chunk.usage or not chunk.choices or len(chunk.choices) > 1:
+            return None
+        choice = chunk.choices[0]
+        if choice.delta is None or choice.finish_reason or choice.index not in self._running:
+            return None
+        text = choice.delta.plain_text()
+        return TextDelta(index=choice.index or 0, content=text) if text else None
 
     def _read_choice(self, chunk: _Chunk, choice: _Choice, events: list[Event]) -> None:
         index, delta = choice.index or 0, choice.delta

@@ -43,7 +43,8 @@ class Answer(Response):
     """A response that runs one request. Two tasks a request, none a token: this one writes, one watches."""
 
     def __init__(self, running: Running, encoder: Encoder, settings: Settings, *, stream: bool = True):
-        super().__init__()
+        # `Response.__init__` would make headers that nobody sends.
+        self.status_code, self.raw_headers, self.background = 200, [], None
         self._running = running
         self._streams = stream
         self._journey = running.journey
@@ -80,11 +81,19 @@ class Answer(Response):
             watcher.cancel()
 
     async def _stream(self) -> None:
-        encode = self._encoder.encode
+        encode, journey, loop, send = self._encoder.encode, self._journey, self._loop, self._send
         async with self._running.events() as events:
             async for event in events:
                 if data := encode(event):
-                    await self._write(data)
+                    if self._pulse is not None or not self._started or journey.stopped is not None:
+                        await self._write(data)
+                        continue
+                    # As `_write` does, for nearly all: two coroutines less for each token.
+                    self._writing = True
+                    self._last_write = loop.time()
+                    journey.bytes += len(data)
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                    self._writing = False
         await self._write(b"", more=False)
 
     async def _whole(self) -> None:

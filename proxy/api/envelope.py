@@ -4,7 +4,6 @@ import logging
 import re
 import secrets
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,16 +35,17 @@ class Envelope:
             return
         request_id = sane_id(dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1"))
         scope.setdefault("state", {})["id"] = request_id
+        told = {b"x-request-id": request_id.encode(), b"x-weir-provider": b"none", b"x-weir-attempts": b"0"}
         started = False
 
         def tagged(message: Message):  # type: ignore[no-untyped-def]
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                headers = MutableHeaders(scope=message)
-                headers.setdefault("x-request-id", request_id)
-                headers.setdefault("x-weir-provider", "none")
-                headers.setdefault("x-weir-attempts", "0")
+                headers = [*message.get("headers", ())]
+                given = {name for name, _ in headers}
+                headers += [(name, value) for name, value in told.items() if name not in given]
+                message = {**message, "headers": headers}
             return send(message)
 
         try:

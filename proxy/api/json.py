@@ -21,17 +21,19 @@ def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | Non
 async def read_body(request: Request) -> bytes:
     """The whole body. Raises RequestError: 413 as soon as it is known to be too large, 408 if it stops coming."""
     settings: Settings = request.state.weir.settings
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > settings.max_body:
+    announced = request.headers.get("content-length", "")
+    expected = int(announced) if announced.isdigit() else None
+    if expected is not None and expected > settings.max_body:
         raise _too_large(settings.max_body)
     body, loop = bytearray(), asyncio.get_running_loop()
     try:
         async with asyncio.timeout(settings.stall) as patience:
             async for piece in request.stream():
-                patience.reschedule(loop.time() + settings.stall)
                 body += piece
                 if len(body) > settings.max_body:
                     raise _too_large(settings.max_body)
+                if expected is None or len(body) < expected:
+                    patience.reschedule(loop.time() + settings.stall)
     except TimeoutError:
         raise RequestError("the rest of the body did not come", status=408, code="body_timeout") from None
     whole = bytes(body)

@@ -83,6 +83,10 @@ class Mount:
             finally:
                 self._weir = None
 
-    async def _attach(self, connection: HTTPConnection) -> None:
+    def attach(self, connection: HTTPConnection) -> None:
+        """Lets a request find this Weir. Raises WeirError while it does not run."""
         connection.state.weir = self.weir
         connection.state.keys = self._keys
+
+    async def _attach(self, connection: HTTPConnection) -> None:
+        self.attach(connection)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 
@@ -70,19 +70,24 @@ class Pipeline:
         self.failover.budget.running = len(self.live)
         self._tell("began", stream.journey)
         sources: list[Source] = []
-        async with AsyncExitStack() as tidying:  # whatever becomes of one step, the others are taken
-            tidying.callback(self._over, stream, sources)
+        try:
             if memory is not None:
-                tidying.push_async_callback(memory.close, sources)
                 request = await memory.recall(request, self._routes(request))
-            for source in self._sources(request, stream):
-                sources.append(source)
-                tidying.push_async_callback(source.close)
+            sources += self._sources(request, stream)
             await _opened(sources)
-            async with _shaped(mode, options.mode, sources) as events:
-                kept = memory.kept(events, sources) if memory else events
-                async with aclosing(kept), aclosing(stream.paced(kept)) as paced:
-                    yield paced
+            events = _shaped(mode, options.mode, sources)
+            kept = memory.kept(events, sources) if memory else events
+            async with aclosing(events), aclosing(kept), aclosing(stream.paced(kept)) as paced:
+                yield paced
+        finally:  # whatever becomes of one step, the others are taken
+            try:
+                await _close(sources)
+            finally:
+                try:
+                    if memory is not None:
+                        await memory.close(sources)
+                finally:
+                    self._over(stream, sources)
 
     def _over(self, stream: Stream, sources: Sequence[Source]) -> None:
         if self.log_content:
@@ -142,20 +147,29 @@ def _log_content(sources: Sequence[Source]) -> None:
         log.info("request %s asked %s: %s and got: %s", source.journey.id, source.journey.provider, asked, said)
 
 
-@asynccontextmanager
-async def _shaped(
-    mode: StreamingGenerator, name: str, sources: Sequence[Source]
-) -> AsyncIterator[AsyncGenerator[Event, None]]:
+async def _close(sources: Sequence[Source]) -> None:
+    """All of them, whatever becomes of one."""
+    if sources:
+        try:
+            await sources[-1].close()
+        finally:
+            await _close(sources[:-1])
+
+
+def _shaped(mode: StreamingGenerator, name: str, sources: Sequence[Source]) -> AsyncGenerator[Event, None]:
     """What the sources say, in one stream, as `mode` lets it out."""
     if len(sources) == 1 and name == GeneratorMode.STANDARD:  # nothing to merge, nothing to shape: nearly all
-        async with aclosing(sources[0].events()) as events:
-            yield events
-        return
+        return sources[0].events()
+    return _merged(mode, name, sources)
+
+
+async def _merged(mode: StreamingGenerator, name: str, sources: Sequence[Source]) -> AsyncGenerator[Event, None]:
     async with Merge({source.journey.model: source.events() for source in sources}) as merge:
         deadline = Deadline(excused=lambda: merge.starved)
         try:
             async with aclosing(shaped(mode, name, merge, deadline)) as events:
-                yield events
+                async for event in events:
+                    yield event
         finally:
             deadline.close()
 

@@ -85,7 +85,7 @@ class Source:
                 if self._call is None:
                     await self.open()
                     continue  # it may have been steered meanwhile
-                call, self._call = self._call, None
+                call, self._call, said = self._call, None, self.said
                 async with aclosing(call.events()) as events:
                     async for event in events:
                         kind = type(event)
@@ -109,7 +109,7 @@ class Source:
                             event = self._joined(event)
                             if not event.content:
                                 continue
-                        self.said.add(event)
+                        said.add(event)
                         yield event
         except Stopped as error:
             self.end = Abort(reason=error.message)

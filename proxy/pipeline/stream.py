@@ -12,6 +12,8 @@ from proxy.state.sessions import SessionRef
 
 LONGEST_PAUSE = 60.0  # seconds
 
+_TURNS = ENDS | {Recovered, Steered}
+
 # Why a stream is stopped, as its reader is told.
 CLIENT_GONE = "the client went away"
 SHUTDOWN = "Weir is shutting down"
@@ -110,17 +112,21 @@ class Stream:
             if not journey.branches:
                 event.source = journey.provider
             self.position = event.seq = self.position + 1
-            kind = type(event)
-            if kind is Steered:
-                self._asked = self.position
-                self._mark(self.position)
-            elif kind is Recovered and event.how == "restarted":  # type: ignore[attr-defined]
-                event.after = self._asked  # type: ignore[attr-defined]
-            elif kind in ENDS:
-                self._last = event
-                if not self._ended.done():
-                    self._ended.set_result(None)
+            if type(event) in _TURNS:
+                self._note(event)
             yield event
+
+    def _note(self, event: Event) -> None:
+        """A turn of the stream, for those who wait for it."""
+        if isinstance(event, Steered):
+            self._asked = self.position
+            self._mark(self.position)
+        elif isinstance(event, Recovered):
+            event.after = self._asked if event.how == "restarted" else event.after
+        else:
+            self._last = event
+            if not self._ended.done():
+                self._ended.set_result(None)
 
     def close(self) -> None:
         """Nothing will come any more."""

@@ -53,7 +53,9 @@ class StatsStore:
         self._rename()
 
     def meter(self, provider_id: str) -> Meter:
-        return self.meters.setdefault(provider_id, Meter(self._clock))
+        if provider_id not in self.meters:
+            self.meters[provider_id] = Meter(self._clock)
+        return self.meters[provider_id]
 
     def _rename(self) -> None:
         """Under a new name, of which the store knows nothing, everything is to be written."""
