@@ -1,7 +1,7 @@
 """What is counted about a provider. Tallies add up: over processes, over time, and over the dead."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Self
 
@@ -134,6 +134,7 @@ class LastError(msgspec.Struct):
 
 
 WINDOWS = {"minute": (10, 6), "hour": (60, 60)}  # name -> seconds a slot, slots
+_SHORTEST = 10  # seconds: all slots are whole multiples of it
 
 
 class Meter:
@@ -176,11 +177,15 @@ class Meter:
         return old
 
 
-def slots(now: float) -> Iterator[str]:
+def slots(now: float) -> Sequence[str]:
     """The names of the tallies that something happening at `now` belongs to: `total`, `minute:<n>`, `hour:<n>`."""
-    yield "total"
-    for window, (width, _) in WINDOWS.items():
-        yield f"{window}:{int(now // width)}"
+    return _slots(int(now // _SHORTEST))
+
+
+@lru_cache(maxsize=2)
+def _slots(shortest: int) -> Sequence[str]:
+    widths = {window: width // _SHORTEST for window, (width, _) in WINDOWS.items()}
+    return ["total", *(f"{window}:{shortest // width}" for window, width in widths.items())]
 
 
 def window_of(slot: str) -> str:

@@ -85,7 +85,8 @@ class Upstream:
         """
         if self._prepared is None or _failed(self._prepared):
             self._prepared = asyncio.create_task(self.adapter.create_model())
-        await asyncio.shield(self._prepared)
+        if not self._prepared.done():
+            await asyncio.shield(self._prepared)
 
     async def ready_to_stream(self) -> None:
         """As `prepare`, for a request: a provider that cannot work has failed, like any other that fails."""

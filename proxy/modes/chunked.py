@@ -55,7 +55,7 @@ class _Pieces(Run):
 
     def _ends(self, text: str) -> Iterator[int]:
         start = 0
-        for cluster, whole in clusters(text, self._seen):
+        for cluster, whole in clusters(text, self._seen, runs=self._unit.runs and len(text) < MOST_HELD):
             if not self._told and (whole or not cluster.isspace()):
                 self._told = True
                 if self._complete(self._unit.ends_before(cluster)):

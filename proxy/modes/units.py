@@ -3,19 +3,29 @@
 Where a cut falls depends on the text alone, not on the pieces in which it comes.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import regex
 
 _CLUSTER = regex.compile(r"\X")  # https://unicode.org/reports/tr29/#Grapheme_Cluster_Boundaries
+_RUN = re.compile(r"[A-Za-z]+|.", re.DOTALL)
 _LINE_END = ("\n", "\r", "\u0085", "\u2028", "\u2029")
 
 
-def clusters(text: str, start: int) -> Iterator[tuple[str, bool]]:
-    """What a reader takes for characters, from `start`, and whether each is complete: the last one may still grow."""
+def clusters(text: str, start: int, *, runs: bool = False) -> Iterator[tuple[str, bool]]:
+    """What a reader takes for characters, from `start`, and whether each is complete: the last one may still grow.
+
+    With `runs`, letters of English that follow each other come as one.
+    """
     rest, last = text[start:], ""
-    for cluster in rest if _is_plain(rest) else (match[0] for match in _CLUSTER.finditer(rest)):
+    if not _is_plain(rest):
+        found: Iterable[str] = (match[0] for match in _CLUSTER.finditer(rest))
+    else:
+        found = _RUN.findall(rest) if runs else rest
+    for cluster in found:
         if last:
             yield last, True
         last = cluster
@@ -31,8 +41,11 @@ def _is_plain(text: str) -> bool:
 class Unit:
     """Told one cluster after the other, says where units end: before it, or after it.
 
-    What it says before a cluster holds for whatever that may grow to, unless it is a blank.
+    What it says before a cluster holds for whatever that may grow to, unless it is a blank. `runs`: it says nothing
+    between two letters of English, so that they may come as one cluster.
     """
+
+    runs: ClassVar[bool] = True
 
     def ends_before(self, cluster: str) -> bool:
         return False
@@ -42,6 +55,8 @@ class Unit:
 
 
 class Characters(Unit):
+    runs = False
+
     def ends_after(self, cluster: str) -> bool:
         return True
 

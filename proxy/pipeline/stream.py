@@ -55,7 +55,7 @@ class Stream:
         self._last: Event | None = None  # its end
         self._gate: asyncio.Future[None] | None = None  # shut while there is one
         self._reopens: asyncio.TimerHandle | None = None
-        self._marked: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._marked: asyncio.Future[int | None] | None = None  # what those wait for who steer
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def stop(self, reason: str) -> None:
@@ -94,6 +94,7 @@ class Stream:
         self.steered += 1
         self._open_gate()
         self.journey.interrupt()
+        self._marked = self._marked or asyncio.get_running_loop().create_future()
         marked = None if self.ended else await asyncio.shield(self._marked)
         if marked is None:
             raise RequestError("the stream has ended; send the instruction as a new request", status=409, code="ended")
@@ -146,9 +147,9 @@ class Stream:
             self._gate = None
 
     def _mark(self, position: int | None) -> None:
-        if not self._marked.done():
+        if self._marked is not None:
             self._marked.set_result(position)
-        self._marked = asyncio.get_running_loop().create_future()
+            self._marked = None
 
     def _tell(self) -> None:
         """Lets the journey end as the stream did, where no single call can say so."""

@@ -29,6 +29,7 @@ from proxy.heading import Heading
 
 DONE = b"data: [DONE]\n\n"
 to_json = msgspec.json.Encoder().encode
+_HERE = "\0text\0"
 _SAID_BEFORE = ("index", "delta", "logprobs")  # of a choice, when its end is left alone
 
 
@@ -45,6 +46,7 @@ class ChunkEncoder:
         self._held: list[Event] = []  # events of one chunk, of which more are to come
         self._first: bytes | None = None  # the provider's first chunk
         self._facts: dict[str, Any] | None = None  # what it says there of the whole answer
+        self._around_text: dict[int, tuple[bytes, bytes]] = {}  # choice -> what comes before and after its text
 
     def encode(self, event: Event) -> bytes:
         """The bytes that `event` adds to the stream; often none."""
@@ -82,6 +84,7 @@ class ChunkEncoder:
         return data
 
     def _begin(self, start: Start) -> None:
+        self._around_text.clear()
         self._id, self._model = start.id or self._id, start.model or self._model
         self._created = start.created or self._created
         if self._first is None and start.raw is not None:
@@ -94,10 +97,21 @@ class ChunkEncoder:
         if isinstance(event, Usage):
             more = event.chunk or {}
             return [self._with([], usage=usage_fields(event), **more)] if self._include_usage else []
+        if type(event) is TextDelta and not (event.raw or event.extra or event.choice or event.chunk):
+            return [self._text(event)]
         choice = _choice(event)
         if choice is None:
             return []
         return [self._with([{"index": event.index, **choice}], **(event.chunk or {}), **_marker(event))]
+
+    def _text(self, event: TextDelta) -> bytes:
+        """A chunk of text and nothing else: what stands around the text is always the same, and written once."""
+        if event.index not in self._around_text:
+            chunk = self._with([{"index": event.index, "delta": {"content": _HERE}, "finish_reason": None}])
+            before, _, after = chunk.rpartition(to_json(_HERE))
+            self._around_text[event.index] = before, after
+        before, after = self._around_text[event.index]
+        return before + to_json(event.content) + after
 
     def _with(self, choices: Iterable[Mapping[str, Any]], **more: Any) -> bytes:
         if self._facts is None:

@@ -1,4 +1,4 @@
-"""The routes that tokens take answer as where FastAPI dispatches, and what is put around an application is around them."""
+"""The routes that tokens take answer as FastAPI would let them, and what an application is wrapped in sees them too."""
 
 from typing import Any
 
