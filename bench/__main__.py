@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import latency, many, rest, tokens
+from bench import goals, latency, many, rest, tokens
 from bench.proxies import Proxy, standing
 from bench.table import Figures
 
@@ -36,7 +36,8 @@ def main() -> None:
     began, figures = time.monotonic(), Figures()
     with standing() as proxies:
         uvloop.run(measure(proxies, given.only.split(","), given.rounds, figures))
-    print(f"{given.rounds} rounds in {time.monotonic() - began:.0f} s")
+    goals.show(figures)
+    print(f"\n{given.rounds} rounds in {time.monotonic() - began:.0f} s")
     if given.write:
         given.write.write_text(json.dumps(figures.as_json(), indent=1) + "\n")
 

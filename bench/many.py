@@ -11,7 +11,11 @@ from bench.table import Figures
 from bench.tokens import TOKENS, ask, until_up
 
 MANY, SLOWLY, RAMP = 1000, 125, 4.0  # streams, milliseconds between their tokens, seconds within which they begin
-LATE = "1,000 streams of 8 tokens a second: ms from the upstream to the client"
+LATE = "1,000 streams of 8 tokens a second: a token's way, ms"
+LATE_P99 = f"{LATE}, p99"
+MEMORY = "1,000 streams: memory of one, KB"
+COST = "a token, {} at once, CPU us"
+AT_ONCE = {1: (5, 10), 8: (5, 4), 64: (20, 2), 256: (50, 1), 1000: (125, 1)}  # streams -> pace in ms, times
 _STAMP = re.compile(rb"@(\d+)")
 
 
@@ -35,9 +39,9 @@ async def _many(name: str, proxy: Proxy, way: Ask, figures: Figures) -> None:
     if len(delays) != MANY * way.tokens:
         raise RuntimeError(f"{name}: {MANY * way.tokens - len(delays)} tokens were lost")
     figures.add(f"{LATE}, p50", name, statistics.median(delays) * 1e3)
-    figures.add(f"{LATE}, p99", name, delays[len(delays) * 99 // 100] * 1e3)
-    figures.add("1,000 streams: KB of memory a stream", name, (at_full - before) / MANY / 1024)
-    figures.add("1,000 streams: CPU us a token", name, (cpu(proxy.pid) - used) / len(delays) * 1e6)
+    figures.add(LATE_P99, name, delays[len(delays) * 99 // 100] * 1e3)
+    figures.add(MEMORY, name, (at_full - before) / MANY / 1024)
+    figures.add("1,000 streams: a token, CPU us", name, (cpu(proxy.pid) - used) / len(delays) * 1e6)
 
 
 def late(seen: Seen) -> list[float]:
@@ -48,16 +52,19 @@ def late(seen: Seen) -> list[float]:
 
 async def flat(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> None:
     """The same streams, a few or many at once; what an idle process costs is taken off."""
-    weir = proxies["weir"]
-    before = cpu(weir.pid)
+    for name in ("nginx", "weir"):
+        if name in proxies:
+            await _flat(name, proxies[name], min(rounds, 3), figures)
+
+
+async def _flat(name: str, proxy: Proxy, rounds: int, figures: Figures) -> None:
+    before = cpu(proxy.pid)
     await asyncio.sleep(3)
-    idle = (cpu(weir.pid) - before) / 3
+    idle = (cpu(proxy.pid) - before) / 3
     loop = asyncio.get_running_loop()
-    for at_once, pace, times in ((1, 5, 10), (8, 5, 4), (64, 20, 2), (256, 50, 1), (1000, 125, 1)):
-        for _ in range(min(rounds, 3)):
-            way, before, began = ask(pace=pace), cpu(weir.pid), loop.time()
-            await load(weir.port, way, at_once=at_once, times=times, ramp=pace / 1000)
-            spent = cpu(weir.pid) - before - idle * (loop.time() - began)
-            figures.add(
-                "a token, by streams at once, CPU us", f"{at_once} streams", spent / (at_once * times * TOKENS) * 1e6
-            )
+    for at_once, (pace, times) in AT_ONCE.items():
+        for _ in range(rounds):
+            way, before, began = ask(pace=pace), cpu(proxy.pid), loop.time()
+            await load(proxy.port, way, at_once=at_once, times=times, ramp=pace / 1000)
+            spent = cpu(proxy.pid) - before - idle * (loop.time() - began)
+            figures.add(COST.format(at_once), name, spent / (at_once * times * TOKENS) * 1e6)

@@ -9,6 +9,8 @@ from bench.proxies import Proxy, fresh
 from bench.table import Figures
 from bench.tokens import PLAIN
 
+START = "start to the first served request, s"
+MEMORY = "idle memory, MB"
 IDLE = 5.0  # seconds
 
 
@@ -23,12 +25,12 @@ async def rest(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> None
                     break
                 except (OSError, RuntimeError):
                     await asyncio.sleep(0.002)
-            figures.add("start to the first served request, s", "weir", time.monotonic() - began)
+            figures.add(START, "weir", time.monotonic() - began)
             await asyncio.sleep(1)
-            figures.add("idle memory, MB", "weir", memory(weir.pid) / 1e6)
+            figures.add(MEMORY, "weir", memory(weir.pid) / 1e6)
             before = cpu(weir.pid)
             await asyncio.sleep(IDLE)
             figures.add("idle CPU, ms a second", "weir", (cpu(weir.pid) - before) / IDLE * 1e3)
     for name in ("nginx", "floor", "thin", "litellm"):
         if name in proxies:
-            figures.add("idle memory, MB", f"{name} (after its load)", memory(proxies[name].pid) / 1e6)
+            figures.add(MEMORY, f"{name} (after its load)", memory(proxies[name].pid) / 1e6)

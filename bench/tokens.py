@@ -12,11 +12,12 @@ from bench.table import Figures
 
 REQUESTS, AT_ONCE = 1500, 8  # plain ones in a round
 STREAMS, TOKENS, PACE = 64, 50, 20  # streams at once, tokens in each, milliseconds between them
+TIMES = 2  # streams on each connection: half of them on one that has served before
 AUTHORIZED = f"authorization: Bearer {KEY}"
 PROXIES = ("nginx", "floor", "thin", "litellm")  # those that are not Weir
 
-PLAIN_TITLE = "a plain request, CPU ms"
-TOKEN_TITLE = "a streamed token at pace, CPU us"
+PLAIN_REQUEST = "a plain request, CPU ms"
+TOKEN = "a streamed token at pace, CPU us"
 
 
 def ask(
@@ -31,15 +32,12 @@ def ask(
 
 PLAIN = ask(tokens=1, pace=0, stream=False)
 STREAMING = "/api/streaming/chat"
-UI = {
-    "id": "c",
-    "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": f"pace={PACE} tokens={TOKENS}"}]}],
-}
 # Ways through Weir: everything on, and then each mode, format and vendor by itself.
 WAYS: dict[str, Ask] = {
     "weir": ask(),
     "weir, format sse": ask(STREAMING),
-    "weir, format ui": Ask("/api/chat", json.dumps(UI).encode(), TOKENS, (AUTHORIZED,)),
+    "weir, format ui": ask(STREAMING, stream_format="ui"),
+    "weir, in a session": ask(STREAMING, session_id="s", history=False),
     "weir, mode buffered": ask(STREAMING, generator_mode="buffered", stream_format="openai"),
     "weir, mode chunked": ask(STREAMING, generator_mode="chunked", stream_format="openai"),
     "weir, mode interleaved": ask(STREAMING, generator_mode="interleaved", provider_ids=["fake", "fake2"]),
@@ -73,7 +71,7 @@ async def plain(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> Non
                     await load(proxy.port, PLAIN, at_once=AT_ONCE, times=20)
                 before = cpu(proxy.pid)
                 await load(proxy.port, PLAIN, at_once=AT_ONCE, times=times)
-                figures.add(PLAIN_TITLE, name, (cpu(proxy.pid) - before) / (times * AT_ONCE) * 1e3)
+                figures.add(PLAIN_REQUEST, name, (cpu(proxy.pid) - before) / (times * AT_ONCE) * 1e3)
 
 
 async def tokens(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> None:
@@ -85,12 +83,12 @@ async def tokens(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> No
         for name, (proxy, way) in ways.items():
             if not number:
                 await load(proxy.port, way, at_once=STREAMS)
-            each = 1e6 / (STREAMS * way.tokens)
+            each = 1e6 / (STREAMS * TIMES * way.tokens)
             before, ours = cpu(proxy.pid), cpu(os.getpid())
             store = cpu(proxies["redis"].pid) if name == "weir, durable" else 0.0
-            await load(proxy.port, way, at_once=STREAMS)
-            figures.add(TOKEN_TITLE, name, (cpu(proxy.pid) - before) * each)
+            await load(proxy.port, way, at_once=STREAMS, times=TIMES)
+            figures.add(TOKEN, name, (cpu(proxy.pid) - before) * each)
             if name == "direct":
-                figures.add(TOKEN_TITLE, "the load generator", (cpu(os.getpid()) - ours) * each)
+                figures.add(TOKEN, "the load generator", (cpu(os.getpid()) - ours) * each)
             if store:
-                figures.add(TOKEN_TITLE, "redis, for weir, durable", (cpu(proxies["redis"].pid) - store) * each)
+                figures.add(TOKEN, "redis, for weir, durable", (cpu(proxies["redis"].pid) - store) * each)
