@@ -9,6 +9,7 @@ import msgspec
 
 from proxy.adapter import BaseProviderAdapter, Messages, Tools
 from proxy.adapters.openai_chunks import ChunkReader
+from proxy.adapters.token_body import by_tokens
 from proxy.errors import Kind, ProviderError, redact
 from proxy.events import Event
 from proxy.provider import ProviderConfig
@@ -47,13 +48,13 @@ class OpenAIAdapter(BaseProviderAdapter):
         if tools is not None:
             body["tools"] = tools
         async with await self._post(body) as response:
-            chunks, decoder = ChunkReader(self._redact), SSEDecoder()
+            chunks, decoder, content = ChunkReader(self._redact), SSEDecoder(), by_tokens(response)
             try:
-                while data := await response.content.readany():
+                while data := await content.readany():
                     for payload in decoder.feed(data):
                         if payload.startswith(b"[DONE]"):
                             yield chunks.finish()
-                            if not response.content.at_eof():
+                            if not content.at_eof():
                                 await _rest_of(response)  # the connection can then serve the next request
                             return
                         for event in chunks.read(payload):

@@ -142,7 +142,7 @@ async def test_a_running_stream_is_active(server: Server) -> None:
 
 
 async def test_probes_run_side_by_side_and_each_has_its_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.probe.LIMIT", 0.3)
+    monkeypatch.setattr("proxy.probe.LIMIT", 1.0)
     async with ScriptedUpstream(hang_before()) as deaf, ScriptedUpstream(text("a")) as good:
         for number in range(8):
             await server.register(deaf, f"deaf{number}")
@@ -150,10 +150,10 @@ async def test_probes_run_side_by_side_and_each_has_its_limit(server: Server, mo
         await server.register(refuse(), "refuses")
         began = asyncio.get_running_loop().time()
         got = await server.ask("GET", "/providers/health?probe=true")
-        assert asyncio.get_running_loop().time() - began < 1.5, "eight limits of 0.3 s were waited for one by one"
+        assert asyncio.get_running_loop().time() - began < 4, "eight limits of 1 s were waited for one by one"
         probes = {name: shown["probe"] for name, shown in got.body["providers"].items()}
         assert probes["good"]["ok"] is True
-        assert probes["deaf3"] == {"ok": False, "kind": "timeout", "error": "no token within 0.3 s"}
+        assert probes["deaf3"] == {"ok": False, "kind": "timeout", "error": "no token within 1 s"}
         assert probes["refuses"]["kind"] == "connect"
         assert (await health(server, "good"))["state"] == "unknown", "a probe is no request of a client"
         assert "probe" not in await health(server, "good")
