@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from proxy import events as kinds
-from proxy.errors import WeirError
+from proxy.errors import RequestError, WeirError
 from proxy.events import ENDS, Event, TextDelta
 
 _Any = (
@@ -34,15 +34,42 @@ _decode = msgspec.json.Decoder(Annotated[list[str | _Any], msgspec.Meta(min_leng
 _encode = msgspec.json.Encoder().encode
 
 
+def written(event: Event) -> bytes:
+    """A bare event as it stands among others of its source. Raises UnicodeError, TypeError if it cannot."""
+    return _encode(_short(event, event.source))
+
+
+class Draft:
+    """A batch in the making. `size`: the bytes of its events."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.size = 0
+        self._each: list[bytes] = []
+
+    def add(self, event: Event) -> None:
+        """Raises UnicodeError, TypeError for an event that cannot be written, which is not in it then."""
+        it = written(event)
+        self._each.append(it)
+        self.size += len(it)
+        self.events.append(event)
+
+    def write(self) -> tuple[str, bytes]:
+        """Whose the events are, those that do not say otherwise, and the array. Their positions are not in it."""
+        events = self.events
+        source = events[0].source
+        if len(events) == 1 or all(event.source == source for event in events):
+            return source, b"[" + b",".join(self._each) + b"]"
+        source = source if all(event.source for event in events) else ""
+        return source, _encode([_short(event, source) for event in events])
+
+
 def write(events: Sequence[Event]) -> tuple[str, bytes]:
-    """Whose the events are, those that do not say otherwise, and the array. Their positions are not in it."""
-    source = events[0].source if all(event.source for event in events) else ""
-    return source, _encode([_short(event, source) for event in events])
-
-
-def size_of(event: Event) -> int:
-    """What a bare event takes in a log. Raises UnicodeError, TypeError for one that cannot be written there."""
-    return len(_encode(_short(event, event.source)))
+    """A whole batch, as `Draft.write`."""
+    draft = Draft()
+    for event in events:
+        draft.add(event)
+    return draft.write()
 
 
 def _short(event: Event, source: str) -> str | Event:
@@ -95,12 +122,16 @@ class Place(NamedTuple):
 NOWHERE = Place(0, 0)  # before everything
 
 
-class Entry(NamedTuple):
-    """An entry of a log: an epoch's opening, at `seq` 0, or a batch of events, at the position of the last one."""
+class Entry(msgspec.Struct, frozen=True):
+    """An entry of a log: an epoch's opening, at `seq` 0, or a batch of events, at the position of the last one.
+
+    `size`: what the events take there, in bytes.
+    """
 
     place: Place
     opening: Opening | None
     events: list[Event]
+    size: int = 0
 
     @property
     def ends(self) -> bool:
@@ -116,7 +147,21 @@ def entry_of(id: str, fields: Mapping[str, str]) -> Entry:
     if len(fields) > 1:
         raise msgspec.ValidationError(f"more than a batch of events: {sorted(fields)}")
     ((source, array),) = fields.items()
-    return Entry(place, None, read(source, array, place.seq))
+    return Entry(place, None, read(source, array, place.seq), len(array))
+
+
+def gone(stream_id: str) -> RequestError:
+    """What readers are told of a log that is no longer there."""
+    told = f"the time of stream {stream_id[:100]!r} is over: what it said is no longer kept"
+    return RequestError(told, status=410, code="stream_gone")
+
+
+def regressed() -> WeirError:
+    """What readers are told of a log that lacks what they have seen, or has a gap."""
+    told = (
+        "the log of this stream went backwards: Redis has lost what it had acknowledged; read the stream anew, from 0"
+    )
+    return WeirError(told, status=409, code="log_regressed")
 
 
 def unreadable() -> WeirError:

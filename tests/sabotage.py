@@ -42,7 +42,7 @@ SABOTAGES = [
     ),
     Sabotage(
         "NOMKSTREAM: an append may make a log",
-        [("proxy/state/stream_log.py", "id=str(it.place), nomkstream=True", "id=str(it.place)")],
+        [("proxy/state/stream_log.py", '"NOMKSTREAM", id', "id")],
         "test_a_log_that_is_gone_does_not_come_back",
         "half a log was made",
     ),

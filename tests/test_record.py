@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy import events as kinds
 from proxy.events import ENDS, Abort, Error, Event, Finish, TextDelta, ToolOutput, Usage, Vendor
-from proxy.record import Entry, Opening, Place, entry_of, read, size_of, write
+from proxy.record import Draft, Entry, Opening, Place, entry_of, read, write, written
 from tests.test_recorder import JSON, SLOW, TEXTS
 
 OBJECTS = st.none() | st.dictionaries(TEXTS, JSON, max_size=2)
@@ -52,7 +52,7 @@ def test_whose_an_event_is_does_not_change_in_company() -> None:
 def test_what_nobody_can_write_down_is_told_before_it_has_a_position() -> None:
     for odd in (TextDelta(content="\ud83d"), ToolOutput(id="c", output=object())):
         with pytest.raises((UnicodeError, TypeError)):
-            size_of(odd)
+            written(odd)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,11 @@ def test_what_another_version_wrote_is_told_from_what_is_broken_here(id: str, fi
 
 
 def test_what_it_takes_is_counted_in_bytes() -> None:
-    assert size_of(TextDelta(content="é")) == len('"é"'.encode())
-    assert size_of(ToolOutput(id="c", output="a" * 1000)) > 1000
+    draft = Draft()
+    draft.add(TextDelta(content="é"))
+    assert draft.size == len('"é"'.encode())
+    draft.add(ToolOutput(id="c", output="a" * 1000))
+    assert draft.size > 1000
 
 
 def test_the_order_of_places_is_that_of_the_log() -> None:

@@ -236,3 +236,58 @@ def test_live_and_replayed_a_stream_is_the_same_bytes(chunks: list[dict[str, Any
     for format in get_args(Format):
         one, other = encoder_for(format, HEADING), encoder_for(format, HEADING)
         assert list(map(one.encode, live)) == list(map(other.encode, again)), f"{format} differs"
+
+
+# A text is not read again where all around it was said before. That must not show.
+
+AROUND: dict[str, Any] = {
+    "the same": lambda text: chunk({"content": text}),
+    "padded": lambda text: chunk({"content": text}, obfuscation="aB3"),
+    "padded otherwise": lambda text: chunk({"content": text}, obfuscation="Zz"),
+    "padded with what is none": lambda text: chunk({"content": text}, obfuscation='x","mood":"sunny'),
+    "padded, and more after it": lambda text: chunk({"content": text}, obfuscation="aB3", x="1"),
+    "more in the chunk": lambda text: chunk({"content": text}, x=1),
+    "another fingerprint": lambda text: chunk({"content": text}, system_fingerprint="other"),
+    "more in the choice": lambda text: _with_choice(chunk({"content": text}), logprobs={"content": [text]}),
+    "more in the delta": lambda text: chunk({"content": text, "mood": text}),
+    "another choice": lambda text: chunk({"content": text}, index=1),
+    "a thought and a text": lambda text: chunk({"reasoning_content": text, "content": text}),
+    "the end": lambda text: chunk({"content": text}, finish="stop"),
+}
+
+
+def compact(it: Any) -> bytes:
+    """As OpenAI writes it."""
+    return json.dumps(it, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+SAID = st.sampled_from(["a", "b", 'a","mood":"b', "model", "m", "\\", "é", "a\n\nb", ',"obfuscation":"x"}'])
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(AROUND)), SAID), min_size=1, max_size=8))
+@settings(max_examples=300, suppress_health_check=SLOW)
+def test_what_a_text_says_does_not_depend_on_the_texts_before_it(told: list[tuple[str, str]]) -> None:
+    first = [chunk({"role": "assistant"}, index=index) for index in (0, 1)]
+    events = events_of(*map(compact, [*first, *(AROUND[around](text) for around, text in told)]))
+    bare = bared(events)
+    for at, event in enumerate(events[2:], 2):
+        alone = bared([*events[:2], event])[-1] if event.parts == 1 else bare[at]
+        assert bare[at] == alone, f"{event.raw!r} is kept otherwise, after {told}"
+
+
+def test_a_chunk_that_differs_in_its_text_alone_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    texts = [chunk({"content": text}, obfuscation="x" * len(text)) for text in ("a", "bc", "déf")]
+    begun, one, *rest = events_of(*map(compact, [chunk({"role": "assistant"}), *texts]))
+    recorder.bare(begun)
+    recorder.bare(one)
+    monkeypatch.setattr(recorder, "_taken_out", lambda event: pytest.fail(f"{event.raw!r} is read"))
+    assert [recorder.bare(event) for event in rest] == [TextDelta(content="bc"), TextDelta(content="déf")]
+
+
+def test_what_is_known_by_now_decides_what_is_said_again() -> None:
+    recorder = Recorder()
+    first, second = events_of(*[chunk({"content": "a"}, system_fingerprint="fp")] * 2)[1:]
+    for known, told in (("fp", None), ("other", {"system_fingerprint": "fp"})):
+        recorder.know({"system_fingerprint": known})
+        assert [recorder.bare(event).chunk for event in (first, second)] == [told, told]

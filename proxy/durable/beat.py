@@ -6,7 +6,8 @@ import logging
 from proxy.durable.feeds import Feeds
 from proxy.durable.produced import Produced
 from proxy.errors import StoreAway
-from proxy.state.stream_log import LEASE, LogStore, gone
+from proxy.record import gone
+from proxy.state.stream_log import LEASE, LogStore
 
 log = logging.getLogger(__name__)
 

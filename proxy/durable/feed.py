@@ -5,13 +5,12 @@ from collections import deque
 
 from proxy.errors import WeirError
 from proxy.journey import Journey
-from proxy.merge import size_of
 from proxy.record import Entry, Place
 
 PATIENCE = 10.0  # seconds that a stream waits for Redis, and its readers; then it ends, marked
 PAUSE = 0.1  # seconds between attempts, while it is away
 MOST_ENTRIES = 256  # that are kept for readers who are almost as fast as the stream; the others read the log itself
-MOST_SIZE = 64 * 1024  # likewise, as `size_of` counts
+MOST_SIZE = 64 * 1024  # bytes in the log, likewise
 
 
 class Feed:
@@ -40,10 +39,10 @@ class Feed:
         self.tip = entry.place
         self.ended = self.ended or entry.ends
         self._entries.append(entry)
-        self._size += _size(entry)
+        self._size += entry.size
         while len(self._entries) > MOST_ENTRIES or (self._size > MOST_SIZE and len(self._entries) > 1):
             oldest = self._entries.popleft()
-            self._size -= _size(oldest)
+            self._size -= oldest.size
             self._base = oldest.place
         self.tell()
 
@@ -80,7 +79,3 @@ class Feed:
         for each in waiting:
             if not each.done():
                 each.set_result(None)
-
-
-def _size(entry: Entry) -> int:
-    return sum(map(size_of, entry.events))

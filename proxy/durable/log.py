@@ -8,9 +8,9 @@ from typing import Any
 from proxy.durable.feed import PATIENCE, Feed
 from proxy.errors import WeirError
 from proxy.events import ENDS, Error, Event
-from proxy.record import NOWHERE, Entry, Opening, Place, answers, size_of, write
+from proxy.record import NOWHERE, Draft, Entry, Opening, Place, answers, gone, regressed
 from proxy.recorder import Recorder
-from proxy.state.stream_log import About, Append, Outcome, gone, regressed
+from proxy.state.stream_log import About, Append, Outcome
 
 MOST_WAITING = 64 * 1024  # bytes, before the provider is held back
 TAKEN_OVER = "another replica has taken the stream over"
@@ -47,13 +47,13 @@ class StreamLog:
         self._wake = wake
         self._cap = cap
         self._bytes = 0
+        self._several = about.heading.several
         self._recorders: defaultdict[str, Recorder] = defaultdict(Recorder)
-        self._waiting: list[Event] = []
-        self._waiting_size = 0
+        self._waiting = Draft()
         self._ending = False  # its end has been given to it
         self._flying: tuple[Append, list[Event]] | None = None
         self._room: asyncio.Future[None] | None = None
-        self._tried = False  # what is flying may be in the log already
+        self.unsure = False  # what is flying may be in the log already: that must be looked at before anything is sent
         self._stuck_since: float | None = None
 
     def add(self, event: Event) -> None:
@@ -63,12 +63,11 @@ class StreamLog:
         """
         if self.is_closed:
             return
-        event = self._recorders[event.source if self.about.heading.several else ""].bare(event)
-        self._waiting_size += size_of(event)  # raises for what cannot be written, before it has a position
+        event = self._recorders[event.source if self._several else ""].bare(event)
+        self._waiting.add(event)  # raises for what cannot be written, before it has a position
         self.seq += 1
         event.seq = self.seq
         self._ending = type(event) in ENDS
-        self._waiting.append(event)
         if self._flying is None:
             self._wake(self)
 
@@ -79,7 +78,7 @@ class StreamLog:
 
     @property
     def is_crowded(self) -> bool:
-        return self._waiting_size > MOST_WAITING and not self._ending
+        return self._waiting.size > MOST_WAITING and not self._ending
 
     @property
     def is_closed(self) -> bool:
@@ -103,7 +102,7 @@ class StreamLog:
         Readers are told at once, by `why`, for nothing that has a position can be shown to them.
         """
         flying = self._flying[1] if self._flying else []
-        self._waiting, self._waiting_size = [], 0
+        self._waiting = Draft()
         self._ending = bool(flying) and type(flying[-1]) in ENDS
         self.seq = flying[-1].seq if flying else self.acknowledged
         self.add(Error(message=why.message, code=why.code))  # unless its end is on its way
@@ -115,19 +114,13 @@ class StreamLog:
 
     def next_batch(self) -> Append | None:
         """What is to be sent now; None if there is nothing."""
-        if self._flying is None and self._waiting:
-            events, self._waiting, self._waiting_size = self._waiting, [], 0
-            source, array = write(events)
+        if self._flying is None and (events := self._waiting.events):
+            source, array = self._waiting.write()
+            self._waiting = Draft()
             self._bytes += len(array)
             self._flying = Append(self.id, Place(self.epoch, events[-1].seq), source, array), events
-            self._tried = False
             self._give_room()
         return self._flying[0] if self._flying else None
-
-    @property
-    def unsure(self) -> bool:
-        """Whether the log must be looked at before anything is sent (again)."""
-        return self._flying is not None and self._tried
 
     def heard(self, outcome: Outcome, now: float) -> bool:
         """What became of the batch that was sent; whether there is more to do."""
@@ -135,11 +128,11 @@ class StreamLog:
             return False
         if outcome is Outcome.LANDED:
             self._landed()
-            return bool(self._waiting)
+            return bool(self._waiting.events)
         if outcome is Outcome.GONE:
             self.lose(gone(self.id))
             return False
-        self._tried = True
+        self.unsure = True
         self._stuck_since = self._stuck_since or now
         return True
 
@@ -152,11 +145,11 @@ class StreamLog:
             return False
         if tip == self._flying[0].place:
             self._landed()
-            return bool(self._waiting)
+            return bool(self._waiting.events)
         if tip != self.feed.tip:
             self.lose(regressed())
             return False
-        self._tried = False  # it never arrived: it is sent again, as it was
+        self.unsure = False  # it never arrived: it is sent again, as it was
         return True
 
     def is_stuck(self, now: float) -> bool:
@@ -165,7 +158,7 @@ class StreamLog:
     def lose(self, why: WeirError | None) -> None:
         """Nothing of this is written any more. Readers go on from the log itself, or are told `why` they cannot."""
         self.lost = True
-        self._flying, self._waiting, self._waiting_size = None, [], 0
+        self._flying, self._waiting, self.unsure = None, Draft(), False
         if why is not None:
             self.feed.fail(why)
         self._finish()
@@ -175,10 +168,10 @@ class StreamLog:
     def _landed(self) -> None:
         assert self._flying is not None
         batch, events = self._flying
-        self._flying, self._stuck_since = None, None
+        self._flying, self._stuck_since, self.unsure = None, None, False
         self.acknowledged = batch.place.seq
         self.answered = self.answered or any(map(answers, events))
-        self.feed.push(Entry(batch.place, None, events))
+        self.feed.push(Entry(batch.place, None, events, len(batch.array)))
         if self.feed.ended:
             self._finish()
 

@@ -36,7 +36,7 @@ class Produced:
         self._wake = wake
         self._cap = cap
         self._written: dict[str, StreamLog] = {}
-        self._beginning: set[str] = set()  # that may be in Redis already
+        self._marking: set[str] = set()  # whose beginning or end is on its way into Redis
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost: WeirError | None = None
 
@@ -44,7 +44,7 @@ class Produced:
         return iter(list(self._written.values()))
 
     def __contains__(self, stream_id: str) -> bool:
-        return stream_id in self._written or stream_id in self._beginning
+        return stream_id in self._written or stream_id in self._marking
 
     async def begin(self, request: ChatRequest, stream: Stream, about: About, once: Once | None) -> str:
         """Begins to produce `stream`, and returns its id; that of an earlier one, where `once` was used for that.
@@ -53,7 +53,7 @@ class Produced:
         """
         opening = Opening(nonce=_nonce(), replica=self._logs.replica)
         asked = request.keep() if about.recovery != "fail" else None
-        self._beginning.add(stream.id)
+        self._marking.add(stream.id)
         try:
             stream_id = await self._logs.begin(stream.id, about, opening, asked=asked, once=once)
             if stream_id == stream.id:
@@ -61,7 +61,7 @@ class Produced:
                 written = self._log(stream.id, about, 1, opening)
                 keep(self._tasks, self._produce(Production(self._pipeline, written, request, stream)))
         finally:
-            self._beginning.discard(stream.id)
+            self._marking.discard(stream.id)
         return stream_id
 
     async def adopt(self, producer: str, stream_id: str) -> None:
@@ -130,10 +130,13 @@ class Produced:
         self._feeds.over(written.id, written.feed)
         if written.feed.ended:
             about = written.about
+            self._marking.add(written.id)
             try:
                 await self._logs.ended(written.id, about.owner, about.once, answered=written.answered)
             except StoreAway:
                 log.debug("stream %s has ended; that is noted when Redis is back", written.id)  # by whoever finds it
+            finally:
+                self._marking.discard(written.id)
 
 
 def _nonce() -> str:

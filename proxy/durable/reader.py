@@ -13,8 +13,8 @@ from proxy.errors import Stopped, StoreAway, WeirError
 from proxy.events import Abort, Error, Event
 from proxy.journey import Journey
 from proxy.position import START, Position
-from proxy.record import NOWHERE, Entry, Place, unreadable
-from proxy.state.stream_log import About, LogStore, gone, regressed
+from proxy.record import NOWHERE, Entry, Place, gone, regressed, unreadable
+from proxy.state.stream_log import About, LogStore
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +76,12 @@ class Reader:
         while True:
             for entry in await self._next():
                 self._follows(entry)
-                if entry.ends:
+                if ends := entry.ends:
                     self._has_seen_it_all(entry.place.seq)
                 for event in entry.events:
                     self._goes_to(event)
                     yield event
-                if entry.ends:
+                if ends:
                     return
 
     async def _next(self) -> list[Entry]:

@@ -15,11 +15,12 @@ from proxy.pipeline.control import unknown
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.stream import SHUTDOWN, Stream
 from proxy.position import START, Position
+from proxy.record import gone
 from proxy.request import ChatRequest
 from proxy.settings import Settings
 from proxy.state.sessions import SessionRef
 from proxy.state.store import Store
-from proxy.state.stream_log import About, LogStore, Once, gone
+from proxy.state.stream_log import About, LogStore, Once
 from proxy.tasks import end
 
 LEFT = f"{SHUTDOWN}; the stream goes on: read it from another replica"
@@ -125,9 +126,9 @@ class DurableStreams:
         last = await self.logs.last(stream_id)
         if last is None:
             raise gone(stream_id)
-        (place, _, events), opening = last
-        seq = place.seq or opening.after
-        end = str(events[-1].__struct_config__.tag) if last[0].ends else None
+        tip, opening = last
+        place, seq = tip.place, tip.place.seq or opening.after
+        end = str(tip.events[-1].__struct_config__.tag) if tip.ends else None
         return {
             "id": stream_id,
             "model": about.heading.model,

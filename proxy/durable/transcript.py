@@ -4,7 +4,7 @@ from typing import Any
 
 from proxy.events import Event, FinishStep, Recovered, Start, Steered, Usage
 from proxy.pipeline.said import Said
-from proxy.record import size_of
+from proxy.record import written
 
 
 class Transcript:
@@ -29,7 +29,7 @@ class Transcript:
         return len(self.begun) >= choices and not self._running
 
     def add(self, event: Event) -> None:
-        self.size += size_of(event)
+        self.size += len(written(event))
         if isinstance(event, Start):
             self.facts = self.facts or event.chunk or {}
             self.begun.add(event.index)

@@ -142,7 +142,8 @@ class Orphanage:
             pipe.xadd(logs.log(stream_id), fields, id=str(place), nomkstream=True)
             if producer != mine:
                 pipe.srem(logs.streams(producer), stream_id)
-            logs.owns(pipe, stream_id)
+            for words in logs.owning(stream_id):
+                pipe.execute_command(*words)
             await pipe.execute()
         return Adopted(last.place.epoch + 1, mark)
 

@@ -17,6 +17,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError, WatchErro
 from redis.maint_notifications import MaintNotificationsConfig
 
 from proxy.errors import ConfigError, StoreAway
+from proxy.state.line import Line
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,12 @@ class Store:
     """`client` speaks Redis; keys begin with `prefix`. `away`: it failed, and no whole beat has gone well since."""
 
     def __init__(
-        self, client: Any, *, embedded: bool, prefix: str = "weir:", connect: Callable[[float], Any] | None = None
+        self,
+        client: Any,
+        *,
+        embedded: bool,
+        prefix: str = "weir:",
+        connect: Callable[[float | None], Any] | None = None,
     ):
         self.client = client  # Any: redis-py's annotations speak of its blocking and its async client at once
         self.embedded = embedded
@@ -46,12 +52,16 @@ class Store:
     def key(self, *parts: object) -> str:
         return self._prefix + ":".join(map(str, parts))
 
-    def dedicated(self, patience: float) -> Any:
+    def dedicated(self, patience: float | None) -> Any:
         """A client with connections of its own, on which a reply may take `patience` seconds. It closes with this."""
         if self._connect is None:
             return self.client
         self._dedicated.append(self._connect(patience))
         return self._dedicated[-1]
+
+    def line(self, patience: float | None = None) -> Line:
+        """A connection of its own, on which an exchange may take so many seconds; PATIENCE if nothing is said."""
+        return Line(self.dedicated(None), patience or PATIENCE)
 
     def announce(self, pipe: Any) -> None:
         """Adds to a transaction that providers or circuits have changed: every replica looks within a beat.
@@ -60,12 +70,12 @@ class Store:
         """
         pipe.set(self.key("version"), secrets.token_hex(8))
 
-    async def wait(self, what: str, work: Coroutine[Any, Any, _T]) -> _T:
+    async def wait(self, what: str, work: Coroutine[Any, Any, _T], *, timed: bool = True) -> _T:
         """As `attempt`, for a request: while Redis is known to be away it is not asked."""
         if self.away:
             work.close()
             raise StoreAway(what)
-        return await self.attempt(what, work)
+        return await self.attempt(what, work, timed=timed)
 
     async def in_turn(self, what: str, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """As `wait`, for work that many requests may have at once: each would open a connection of its own, and they
@@ -78,14 +88,19 @@ class Store:
         except TimeoutError:
             raise StoreAway(what) from None
 
-    async def attempt(self, what: str, work: Coroutine[Any, Any, _T]) -> _T:
-        """The result of `work`, or StoreAway after PATIENCE; `what` names what needs it, for the message."""
+    async def attempt(self, what: str, work: Coroutine[Any, Any, _T], *, timed: bool = True) -> _T:
+        """The result of `work`, or StoreAway after PATIENCE; `what` names what needs it, for the message.
+
+        What is not `timed` looks at the clock itself. What is embedded cannot be away.
+        """
         task = asyncio.create_task(work)
         try:
-            # Cancelled, redis-py may connect anew to tidy up: nobody waits for that. What is embedded cannot be away.
-            if not (await asyncio.wait((task,), timeout=None if self.embedded else PATIENCE))[0]:
-                raise TimeoutError(f"no answer within {PATIENCE:g} s")
-            return task.result()
+            patience = PATIENCE / 2 if timed and not self.embedded else None
+            for _ in range(2):  # when half of it is over it may be this process that was busy, and the answer is there
+                if (await asyncio.wait((task,), timeout=patience))[0]:
+                    return task.result()
+            # Cancelled, redis-py may connect anew to tidy up: nobody waits for that.
+            raise TimeoutError(f"no answer within {PATIENCE:g} s")
         except WatchError:
             raise
         except (RedisError, OSError) as error:
@@ -156,20 +171,20 @@ def open_store(url: str | None, prefix: str = "weir:") -> Store:
     if url is None:
         return Store(fakeredis.FakeAsyncRedis(decode_responses=True), embedded=True, prefix=prefix)
 
-    def connect(patience: float) -> Any:
+    def connect(patience: float | None) -> Any:
         options = _options(patience)
         return _through_sentinel(url, options) if sentinel else redis.Redis.from_url(url, **options)
 
     sentinel = url.startswith("redis+sentinel://")
     try:
-        client = connect(PATIENCE)
+        client = connect(4 * PATIENCE)  # an attempt gives up before
         client.connection_pool.make_connection()  # which complains about options it does not know; nothing is sent
     except (ValueError, TypeError):  # their texts may hold a piece of the password
         raise ConfigError([_URL_FORMS]) from None
     return Store(client, embedded=False, prefix=prefix, connect=connect)
 
 
-def _options(patience: float) -> dict[str, Any]:
+def _options(patience: float | None) -> dict[str, Any]:
     # A command that may have landed must not be sent twice behind our back: retries are ours to decide.
     return {
         "socket_timeout": patience,
@@ -200,7 +215,7 @@ def _through_sentinel(url: str, options: dict[str, Any]) -> Any:
     tls = {"ssl": True} if query.get("ssl") == "true" else {}
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         [(place.hostname, place.port or 26379) for place in places],
-        sentinel_kwargs={**options, **tls, "password": query.get("sentinel_password")},
+        sentinel_kwargs={**options, **tls, "socket_timeout": PATIENCE, "password": query.get("sentinel_password")},
         **options,
     )
     return sentinel.master_for(service, db=int(db or 0), username=username or None, password=password or None, **tls)

@@ -12,13 +12,15 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from proxy.errors import RequestError, StoreAway, WeirError
+from proxy.errors import RequestError, StoreAway
 from proxy.heading import Heading
-from proxy.record import Entry, Opening, Place, entry_of, place_of
+from proxy.record import Entry, Opening, Place, entry_of, place_of, regressed
+from proxy.state.line import Words, command
+from proxy.state.party_line import PartyLine
 from proxy.state.sessions import SessionRef
-from proxy.state.store import Lost, Store, reconnect
+from proxy.state.store import Lost, Store
 
 PAGE = 32  # entries that are read at once; each is bounded by what a producer may have waiting
 REMEMBERED = 86_400  # seconds for which it is known, after a log's time, that there was one
@@ -53,7 +55,7 @@ class Once(NamedTuple):
     digest: str
 
 
-class Append(NamedTuple):
+class Append(msgspec.Struct, frozen=True):
     """A batch of events on its way into a log."""
 
     stream_id: str
@@ -79,15 +81,17 @@ class LogStore:
         self.store = store
         self.replica = replica
         self.ttl = ttl
-        self._writer = store.dedicated(1.0)  # a connection of the writer's own: nobody who can be cancelled shares it
+        self._line = store.line(1.0)  # the writer's own: nobody who can be cancelled shares it
+        self._marks = PartyLine(store.line())  # that a stream has begun, or ended
         self._listener = store.dedicated(BLOCK / 1000 + 1.0)
         self._woken = "0-0"
+        self._log = store.key("log", "")
 
     async def _ask(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         return await self.store.in_turn(_WHAT, work)
 
     def log(self, stream_id: str) -> str:
-        return self.store.key("log", stream_id)
+        return self._log + stream_id
 
     def lease(self, replica: str) -> str:
         return self.store.key("lease", replica)
@@ -103,70 +107,77 @@ class LogStore:
         `asked` is the request, for whoever has to ask it again. Raises RequestError (422) for another request under
         the same key, StoreAway.
         """
+        making = self._making(stream_id, about, opening, asked)
+        if once is None:
+            await self.store.wait(_WHAT, self._marks.transact(making), timed=False)
+            return stream_id
         while True:
             try:
-                return await self._ask(lambda: self._begin(stream_id, about, opening, asked, once))
+                return await self._ask(lambda: self._begin(stream_id, about.owner, making, once))
             except Lost:  # somebody else asked under this key at the same moment, and is known now
                 continue
 
-    async def _begin(
-        self, stream_id: str, about: About, opening: Opening, asked: bytes | None, once: Once | None
-    ) -> str:
+    async def _begin(self, stream_id: str, owner: str, making: Sequence[Words], once: Once) -> str:
         async with self.store.client.pipeline(transaction=True) as pipe:
-            if once is not None:
-                key = self.once(about.owner, once.key)
-                await pipe.watch(key)
-                if earlier := _earlier(await pipe.get(key), once):
-                    return earlier
-                pipe.multi()
-                pipe.set(key, msgspec.json.encode([stream_id, once.digest]), ex=RUNNING)
-            self._make(pipe, stream_id, about, opening, asked)
+            key = self.once(owner, once.key)
+            await pipe.watch(key)
+            if earlier := _earlier(await pipe.get(key), once):
+                return earlier
+            pipe.multi()
+            pipe.set(key, msgspec.json.encode([stream_id, once.digest]), ex=RUNNING)
+            for words in making:
+                pipe.execute_command(*words)
             await pipe.execute()
         return stream_id
 
-    def _make(self, pipe: Any, stream_id: str, about: About, opening: Opening, asked: bytes | None) -> None:
-        key = self.store.key
-        fields = {"opening": msgspec.json.encode(opening), "about": msgspec.json.encode(about)}
-        pipe.xadd(self.log(stream_id), fields, id="1-0")
-        pipe.expire(self.log(stream_id), RUNNING)
-        pipe.set(key("stream", stream_id), about.owner, ex=RUNNING + REMEMBERED)
+    def _making(self, stream_id: str, about: About, opening: Opening, asked: bytes | None) -> list[Words]:
+        key, log = self.store.key, self.log(stream_id)
+        fields = ("opening", msgspec.json.encode(opening), "about", msgspec.json.encode(about))
+        making: list[Words] = [
+            ("XADD", log, "1-0", *fields),
+            ("EXPIRE", log, RUNNING),
+            ("SET", key("stream", stream_id), about.owner, "EX", RUNNING + REMEMBERED),
+        ]
         if asked is not None:
-            pipe.set(key("asked", stream_id), asked, ex=RUNNING)
+            making.append(("SET", key("asked", stream_id), asked, "EX", RUNNING))
         if about.session is not None:
-            pipe.set(key("answering", *about.session), stream_id, ex=RUNNING)
-        self.owns(pipe, stream_id)
+            making.append(("SET", key("answering", *about.session), stream_id, "EX", RUNNING))
+        return making + self.owning(stream_id)
 
-    def owns(self, pipe: Any, stream_id: str) -> None:
-        """Adds to a transaction that this replica produces that stream, and lives."""
-        pipe.sadd(self.streams(self.replica), stream_id)
-        pipe.sadd(self.store.key("producers"), self.replica)
-        pipe.set(self.lease(self.replica), "", px=int(LEASE * 1000))
+    def owning(self, stream_id: str) -> list[Words]:
+        """The commands that say that this replica produces that stream, and lives."""
+        return [
+            ("SADD", self.streams(self.replica), stream_id),
+            ("SADD", self.store.key("producers"), self.replica),
+            ("SET", self.lease(self.replica), "", "PX", int(LEASE * 1000)),
+        ]
 
     def once(self, owner: str, key: str) -> str:
         return self.store.key("once", owner, key)
 
     async def append(self, batch: Sequence[Append]) -> list[Outcome]:
         """Writes all of them in one go. Never raises: what became of each is told."""
-        pipe = self._writer.pipeline(transaction=False)
-        for it in batch:
-            pipe.xadd(self.log(it.stream_id), {it.source: it.array}, id=str(it.place), nomkstream=True)
+        ids = [str(it.place) for it in batch]
+        adds = [
+            command("XADD", self._log + it.stream_id, "NOMKSTREAM", id, it.source, it.array)
+            for it, id in zip(batch, ids, strict=True)
+        ]
         try:
-            replies = await pipe.execute(raise_on_error=False)
+            replies = await self._line.ask(adds)
         except (RedisError, OSError):
             return [Outcome.UNSURE] * len(batch)
-        if any(isinstance(reply, ReadOnlyError) for reply in replies):
-            await reconnect(self._writer)
-        return [_outcome(reply) for reply in replies]
+        return list(map(_outcome, ids, replies))
 
     async def tips(self, stream_ids: Sequence[str]) -> list[Place | None]:
         """Where each log's last entry stands, for the writer; None for a log that is not there."""
-        pipe = self._writer.pipeline(transaction=False)
-        for stream_id in stream_ids:
-            pipe.xrevrange(self.log(stream_id), count=1)
+        looks = [command("XREVRANGE", self.log(stream_id), "+", "-", "COUNT", "1") for stream_id in stream_ids]
         try:
-            return [place_of(found[0][0]) if found else None for found in await pipe.execute()]
+            found = await self._line.ask(looks)
         except (RedisError, OSError):
             raise StoreAway(_WHAT) from None
+        if any(isinstance(reply, Exception) for reply in found):
+            raise StoreAway(_WHAT)
+        return [place_of(reply[0][0]) if reply else None for reply in found]
 
     async def known(self, stream_id: str) -> tuple[str | None, About | None]:
         """Whose it is or was, None if nobody's; and what the log says of it, None if its time is over."""
@@ -235,48 +246,32 @@ class LogStore:
 
     async def wake(self) -> None:
         """Has `news` return now."""
-        await self.store.attempt(_WHAT, self._wake())
-
-    async def _wake(self) -> None:
         waker = self.store.key("wake", self.replica)
-        async with self.store.client.pipeline(transaction=True) as pipe:
-            pipe.xadd(waker, {"": ""}, maxlen=1, approximate=False)
-            pipe.expire(waker, 60)
-            await pipe.execute()
+        waking = self._marks.transact([("XADD", waker, "MAXLEN", 1, "*", "", ""), ("EXPIRE", waker, 60)])
+        await self.store.attempt(_WHAT, waking, timed=False)
 
     async def ended(self, stream_id: str, owner: str, once: str | None, *, answered: bool) -> None:
         """The log is complete: its time begins to run. An idempotency key (`once`) under which nothing was answered is
         forgotten at once, so that the same request may be tried again.
         """
-        await self.store.attempt(_WHAT, self.close(stream_id, self.replica, owner, once, answered=answered))
+        closing = self.close(stream_id, self.replica, owner, once, answered=answered)
+        await self.store.attempt(_WHAT, closing, timed=False)
 
     async def close(self, stream_id: str, producer: str, owner: str, once: str | None, *, answered: bool) -> None:
         """As `ended`, of a stream that is listed as `producer`'s. Raises RedisError, OSError."""
         key = self.store.key
-        async with self.store.client.pipeline(transaction=True) as pipe:
-            pipe.expire(self.log(stream_id), self.ttl)
-            pipe.set(key("stream", stream_id), owner, ex=self.ttl + REMEMBERED)
-            pipe.delete(key("asked", stream_id))
-            pipe.srem(self.streams(producer), stream_id)
-            if once is not None:
-                pipe.expire(self.once(owner, once), self.ttl if answered else 0)
-            await pipe.execute()
+        closing: list[Words] = [
+            ("EXPIRE", self.log(stream_id), self.ttl),
+            ("SET", key("stream", stream_id), owner, "EX", self.ttl + REMEMBERED),
+            ("DEL", key("asked", stream_id)),
+            ("SREM", self.streams(producer), stream_id),
+        ]
+        if once is not None:
+            closing.append(("EXPIRE", self.once(owner, once), self.ttl if answered else 0))
+        await self._marks.transact(closing)
 
 
 _WHAT = "a durable stream"
-
-
-def gone(stream_id: str) -> RequestError:
-    told = f"the time of stream {stream_id[:100]!r} is over: what it said is no longer kept"
-    return RequestError(told, status=410, code="stream_gone")
-
-
-def regressed() -> WeirError:
-    """The log lacks what a reader has seen, or has a gap."""
-    told = (
-        "the log of this stream went backwards: Redis has lost what it had acknowledged; read the stream anew, from 0"
-    )
-    return WeirError(told, status=409, code="log_regressed")
 
 
 def _earlier(known: str | None, once: Once) -> str | None:
@@ -290,9 +285,11 @@ def _earlier(known: str | None, once: Once) -> str | None:
     return earlier
 
 
-def _outcome(reply: Any) -> Outcome:
+def _outcome(id: str, reply: Any) -> Outcome:
+    if reply == id:
+        return Outcome.LANDED
+    if reply is None:
+        return Outcome.GONE
     if isinstance(reply, ResponseError) and "equal or smaller" in str(reply):
         return Outcome.REFUSED
-    if isinstance(reply, Exception):
-        return Outcome.UNSURE
-    return Outcome.GONE if reply is None else Outcome.LANDED
+    return Outcome.UNSURE

@@ -32,6 +32,8 @@ class Numbered:
         if after.covers(event.seq):
             return b""
         place = self._place()
+        if data.find(b"\n\n") == len(data) - 2:  # one block, as nearly always
+            return b"id: %b\n%b" % (str(place).encode(), data)
         blocks = data.split(b"\n\n")[:-1]
         last = len(blocks)
         first = after.part if event.seq == after.seq and after.part < last else 0  # or it is another format's

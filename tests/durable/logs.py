@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.durable.log import StreamLog
 from proxy.events import Event, TextDelta
-from proxy.record import Entry, Opening, Place
+from proxy.record import Entry, Opening, Place, written
 from proxy.state.stream_log import Append, Outcome
 from tests.state.replicas import about, texts
 
@@ -41,7 +41,7 @@ def entry(seq: int, *words: str | Event, epoch: int = 1) -> Entry:
     events: list[Event] = [TextDelta(content=it) if isinstance(it, str) else it for it in words]
     for number, event in enumerate(events, seq - len(events) + 1):
         event.seq = number
-    return Entry(Place(epoch, seq), None, events)
+    return Entry(Place(epoch, seq), None, events, size=sum(len(written(event)) for event in events))
 
 
 def told(entries: Sequence[Entry] | None) -> list[str] | None:

@@ -1,6 +1,7 @@
 """What a replica produces: each stream is begun once, whoever asks for it how often."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ async def test_nothing_is_kept_of_a_request_that_nobody_could_answer(fleet: Flee
     first = await one.ask(once=ONCE)
     with pytest.raises(WeirError, match="no"):
         await all_of(first)
-    await until(lambda: not [*one.streams._produced], "its end to be noted")
+    await until(lambda: not one.streams._produced._tasks, "its end to be noted")
     again = await one.ask(once=ONCE)
     assert again.id != first.id
     assert text_of(await all_of(again)) == "a"
@@ -80,6 +81,23 @@ async def test_nothing_is_kept_of_one_that_was_cancelled_before_it_said_anything
     one.house.pipeline.live[first.id].stop("nobody has read it")
     with pytest.raises(Stopped, match="nobody has read it"):
         await all_of(first)
-    await until(lambda: not [*one.streams._produced], "its end to be noted")
+    await until(lambda: not one.streams._produced._tasks, "its end to be noted")
     again = await one.ask(once=ONCE)
     assert text_of(await all_of(again)) == "a"
+
+
+async def test_what_is_coming_to_its_end_was_left_by_nobody(fleet: Fleet) -> None:
+    one = await fleet(scripted("a", says("a"), models=["m"]))
+    ended, noted = one.streams.logs.ended, asyncio.Event()
+
+    async def slowly(*told: Any, **more: Any) -> None:
+        await noted.wait()
+        await ended(*told, **more)
+
+    one.streams.logs.ended = slowly  # type: ignore[method-assign]
+    first = await one.ask()
+    assert text_of(await all_of(first)) == "a"
+    await until(lambda: not [*one.streams._produced], "nothing is written to it any more")
+    assert first.id in one.streams._produced, "it is looked at as if somebody had left it"
+    noted.set()
+    await until(lambda: first.id not in one.streams._produced, "its end is noted")

@@ -2,7 +2,7 @@
 
 from proxy.durable.transcript import Transcript
 from proxy.events import Event, FinishStep, Recovered, Start, Steered, TextDelta, ToolInputDelta
-from proxy.record import size_of
+from proxy.record import written
 
 A, B = TextDelta(content="a"), TextDelta(content="b")
 
@@ -70,6 +70,6 @@ def test_it_is_complete_when_every_choice_has_come_to_its_end() -> None:
 def test_it_knows_what_its_first_chunk_said_of_all_and_how_much_there_is() -> None:
     it = transcript(Start(chunk={"system_fingerprint": "fp"}), A, Recovered(how="restarted"), Start(chunk={"x": 1}), B)
     assert it.facts == {"system_fingerprint": "fp"}
-    assert it.size == sum(map(size_of, [Start(chunk={"system_fingerprint": "fp"}), A, B, Start(chunk={"x": 1})])) + len(
-        b'{"type":"data-recovery","how":"restarted"}'
-    )
+    marker = b'{"type":"data-recovery","how":"restarted"}'
+    each = map(written, [Start(chunk={"system_fingerprint": "fp"}), A, B, Start(chunk={"x": 1})])
+    assert it.size == sum(map(len, each)) + len(marker)

@@ -9,6 +9,7 @@ import pytest
 from proxy.errors import StoreAway
 from proxy.events import Error, Finish, Recovered
 from proxy.record import Entry, Opening, Place
+from proxy.state.line import Words
 from proxy.state.orphans import CLAIM, WATCHED, Adopted, Orphanage
 from proxy.state.stream_log import LEASE, Append, Once, Outcome
 from tests.redis_server import RedisServer
@@ -241,17 +242,16 @@ async def test_an_adoption_of_which_nothing_was_heard_is_found_again(monkeypatch
             a, b = Replica(stores, "a"), Replica(stores, "b")
             await a.begin("s")
             await a.die()
-            owns = b.logs.owns
+            owning = b.logs.owning
 
-            def slowly(pipe: Any, stream_id: str) -> None:
-                owns(pipe, stream_id)
-                pipe.execute_command("DEBUG", "SLEEP", "0.4")  # longer than anybody waits, and in the transaction
+            def slowly(stream_id: str) -> list[Words]:  # longer than anybody waits, and in the transaction
+                return [*owning(stream_id), ("DEBUG", "SLEEP", "0.4")]
 
-            b.logs.owns = slowly  # type: ignore[method-assign]
+            b.logs.owning = slowly  # type: ignore[method-assign]
             with monkeypatch.context() as hurry, pytest.raises(StoreAway):
                 hurry.setattr("proxy.state.store.PATIENCE", 0.25)
                 await b.adopt("s", "a")
-            b.logs.owns = owns  # type: ignore[method-assign]
+            b.logs.owning = owning  # type: ignore[method-assign]
             assert "PONG" in await asyncio.to_thread(server.command, "PING")
             assert await b.orphanage.find() == [("b", "s")]
             await forget_the_claim(b, "s")

@@ -11,10 +11,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import pytest
+import uvloop
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxy.errors import ConfigError, StoreAway
+from proxy.state.line import command
 from proxy.state.store import PATIENCE, Lost, Store, open_store
+from tests.journeys import idle
 from tests.redis_server import RedisServer, free_port
 from tests.state.stores import Stores, stores_at
 
@@ -291,7 +295,7 @@ async def test_urls(url: str, kind: str, options: dict[str, object]) -> None:
     pool = store.client.connection_pool
     assert pool.connection_class.__name__ == kind
     assert {name: pool.connection_kwargs.get(name) for name in options} == options
-    assert pool.connection_kwargs["socket_timeout"] == PATIENCE
+    assert pool.connection_kwargs["socket_timeout"] > PATIENCE, "it is taken to be away before the attempt gives up"
     await store.close()
 
 
@@ -362,13 +366,18 @@ async def test_sentinel_finds_the_master_and_its_successor(tmp_path: Path) -> No
             sentinel._await_answer()
             async with stores_at(f"redis+sentinel://127.0.0.1:{port}/m") as stores:
                 store = stores()
+                line = store.line(5.0)
                 await store.attempt("x", store.client.set("x", "one"))
+                assert await line.ask([command("GET", "x")]) == ["one"]
                 sentinel.command("SENTINEL", "REMOVE", "m")
                 sentinel.command("SENTINEL", "MONITOR", "m", "127.0.0.1", str(two.port), "1")
                 one.command("REPLICAOF", "127.0.0.1", str(two.port))
                 with contextlib.suppress(StoreAway):
                     await store.attempt("x", hset(store))
                 await store.attempt("x", store.client.set("y", "two"))
+                with contextlib.suppress(RedisError):
+                    await line.ask([command("SET", "z", "nowhere")])
+                assert await line.ask([command("GET", "y")]) == ["two"]
             assert "two" in two.command("GET", "y")
         finally:
             sentinel.kill()
@@ -450,6 +459,23 @@ async def test_a_connection_of_ones_own_has_its_own_patience(redis_server: Redis
         assert await patient.ping(), "it does not come back"
         await store.close()
         assert "cmd=ping" not in redis_server.command("CLIENT", "LIST"), "its connection is left open"
+
+
+def test_a_process_that_was_busy_is_no_redis_that_is_away(redis_server: RedisServer) -> None:
+    """Its clock runs on meanwhile, and uvloop looks at that before it looks at its sockets."""
+
+    async def busy() -> bool:
+        async with stores_at(redis_server.url) as stores:
+            store = stores()
+            for _ in range(3):
+                await store.attempt("x", store.client.get("x"))
+                asking = asyncio.create_task(store.attempt("x", store.client.get("x")))
+                await idle()
+                time.sleep(1.5 * PATIENCE)
+                await asking
+            return store.away
+
+    assert uvloop.run(busy()) is False
 
 
 async def test_in_the_process_there_is_one_connection_for_all(embedded: Stores) -> None:

@@ -263,12 +263,26 @@ async def test_the_writer_and_the_listener_wait_for_nobody_else(redis_server: Re
         await waiting
 
 
-async def test_many_that_begin_at_once_take_turns(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection for each would take so long to open that Redis is taken to be away."""
-    monkeypatch.setattr("proxy.state.store.PATIENCE", 5.0)
-    async with stores_at(redis_server.url) as stores:
+async def begun_at_once(url: str, count: int, *, once: bool) -> int:
+    """How many connections are open after so many streams have begun at once, with the one that asks."""
+    async with stores_at(url) as stores:
         a = Replica(stores, "a")
-        names = [f"s{number}" for number in range(200)]
-        assert await asyncio.gather(*map(a.begin, names)) == names
-        connected = (await a.store.client.info("clients"))["connected_clients"]
-        assert connected <= MOST_AT_ONCE + 1, f"{connected} connections were opened"
+        names = [f"s{number}" for number in range(count)]
+        assert await asyncio.gather(*(a.begin(name, Once(name, "d") if once else None) for name in names)) == names
+        return int((await a.store.client.info("clients"))["connected_clients"])
+
+
+async def test_many_that_begin_at_once_share_a_connection(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for each would take so long to open that Redis is taken to be away."""
+    monkeypatch.setattr("proxy.state.store.PATIENCE", 5.0)
+    assert await begun_at_once(redis_server.url, 200, once=False) == 2
+
+
+async def test_many_that_look_at_a_key_first_take_turns(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.state.store.PATIENCE", 5.0)
+    connected = await begun_at_once(redis_server.url, 200, once=True)
+    assert connected <= MOST_AT_ONCE + 1, f"{connected} connections were opened"
