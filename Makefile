@@ -34,6 +34,10 @@ $(VENV)-agno/.done: requirements/dev.lock requirements/agno.lock
 	$(VENV)-agno/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
 		-r requirements/dev.lock -r requirements/agno.lock
 	@touch $@
+$(VENV)-litellm/.done: requirements/bench-litellm.lock
+	$(PYTHON) -m venv $(VENV)-litellm
+	$(VENV)-litellm/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
 # Its lock is made with `npm install --before=DAY`, where DAY is a week ago (COOLDOWN, below).
 tests/clients/node_modules/.done: tests/clients/package.json tests/clients/package-lock.json
 	cd tests/clients && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
@@ -72,8 +76,9 @@ chaos: $(VENV)/.dev ## kill replicas under durable streams (ROUNDS, SEED; needs 
 sabotage: $(VENV)/.dev ## take away each protection of a durable stream: its test must fail
 	@$(BIN)/python -m tests.sabotage
 
-bench: $(VENV)/.dev ## what a request and a token cost, beside nginx (bench/README.md)
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench
+# With BENCH_LITELLM=1 beside LiteLLM's proxy too, which is 750 MB to install.
+bench: $(VENV)/.dev $(if $(BENCH_LITELLM),$(VENV)-litellm/.done) ## what a request and a token cost, beside nginx (bench/README.md)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench $(ARGS)
 
 # A release younger than COOLDOWN days is not taken: bad ones are usually found within that time.
 COOLDOWN ?= 7
@@ -86,7 +91,10 @@ lock: ## resolve pyproject.toml into requirements/*.lock
 	$(UV) --no-deps requirements/local.in -o requirements/local.lock
 	$(UV) requirements/clients.in -o requirements/clients.lock
 	$(UV) requirements/agno.in -o requirements/agno.lock
+	sed -n 's/^\(litellm==[^ ]*\).*/\1/p' requirements/run.lock | \
+		$(UV) --constraint - requirements/bench-litellm.in -o requirements/bench-litellm.lock
 
 clean: ## remove the environments and caches
-	rm -rf $(VENV) $(VENV)-clients $(VENV)-agno $(VENV)-lock tests/clients/node_modules .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-clients $(VENV)-agno $(VENV)-litellm $(VENV)-lock \
+		tests/clients/node_modules .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,6 +17,13 @@ UPSTREAM = 18901  # its port; those of the proxies follow
 FRESH = UPSTREAM + 30
 KEY = "bench-key"
 LITELLM = Path(".venv-litellm/bin/litellm")
+# As its people advise for production: a key, errors alone in the log. And its own map of costs, for none is fetched.
+LITELLM_ENVIRONMENT = {
+    "LITELLM_MASTER_KEY": KEY,
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+}
 NGINX_CONF = """
 worker_processes 1; pid {dir}/pid; error_log {dir}/error.log; daemon off;
 events {{ worker_connections 8192; }}
@@ -70,7 +77,7 @@ def standing() -> Iterator[dict[str, Proxy]]:
             model = {"model": "openai/fake", "api_base": f"http://127.0.0.1:{UPSTREAM}/v1", "api_key": "none"}
             config.write_text(yaml.safe_dump({"model_list": [{"model_name": "fake", "litellm_params": model}]}))
             command = [str(LITELLM), "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
-            stand("litellm", port, command, LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_LOG="ERROR")
+            stand("litellm", port, command, **LITELLM_ENVIRONMENT)
         yield proxies
 
 
