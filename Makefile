@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help install run chat check test test-clients lint format types chaos sabotage bench lock clean
+.PHONY: help install run chat check test test-clients lint format types chaos sabotage bench soak lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,9 @@ sabotage: $(VENV)/.dev ## take away each protection of a durable stream: its tes
 # With BENCH_LITELLM=1 beside LiteLLM's proxy too, which is 750 MB to install.
 bench: $(VENV)/.dev $(if $(BENCH_LITELLM),$(VENV)-litellm/.done) ## what a request and a token cost, beside nginx (bench/README.md)
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/.dev ## everything at once, for MINUTES: memory, files and tasks must come back to where they were
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 # A release younger than COOLDOWN days is not taken: bad ones are usually found within that time.
 COOLDOWN ?= 7
