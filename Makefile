@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help install run chat check test test-clients lint format types chaos sabotage bench soak lock clean
+.PHONY: help install run chat check test test-clients lint format types chaos sabotage bench bench-plot soak lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,10 @@ $(VENV)-agno/.done: requirements/dev.lock requirements/agno.lock
 $(VENV)-litellm/.done: requirements/bench-litellm.lock
 	$(PYTHON) -m venv $(VENV)-litellm
 	$(VENV)-litellm/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
+$(VENV)-bench/.done: requirements/bench.lock
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
 	@touch $@
 # Its lock is made with `npm install --before=DAY`, where DAY is a week ago (COOLDOWN, below).
 tests/clients/node_modules/.done: tests/clients/package.json tests/clients/package-lock.json
@@ -80,6 +84,9 @@ sabotage: $(VENV)/.dev ## take away each protection of a durable stream: its tes
 bench: $(VENV)/.dev $(if $(BENCH_LITELLM),$(VENV)-litellm/.done) ## what a request and a token cost, beside nginx (bench/README.md)
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench $(ARGS)
 
+bench-plot: $(VENV)-bench/.done ## draw bench/figures.json, which `make bench ARGS="--write bench/figures.json"` writes
+	@$(VENV)-bench/bin/python -m bench.plot
+
 soak: $(VENV)/.dev ## everything at once, for MINUTES: memory, files and tasks must come back to where they were
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
@@ -94,10 +101,11 @@ lock: ## resolve pyproject.toml into requirements/*.lock
 	$(UV) --no-deps requirements/local.in -o requirements/local.lock
 	$(UV) requirements/clients.in -o requirements/clients.lock
 	$(UV) requirements/agno.in -o requirements/agno.lock
+	$(UV) requirements/bench.in -o requirements/bench.lock
 	sed -n 's/^\(litellm==[^ ]*\).*/\1/p' requirements/run.lock | \
 		$(UV) --constraint - requirements/bench-litellm.in -o requirements/bench-litellm.lock
 
 clean: ## remove the environments and caches
-	rm -rf $(VENV) $(VENV)-clients $(VENV)-agno $(VENV)-litellm $(VENV)-lock \
+	rm -rf $(VENV) $(VENV)-clients $(VENV)-agno $(VENV)-litellm $(VENV)-bench $(VENV)-lock \
 		tests/clients/node_modules .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
