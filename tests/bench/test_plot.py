@@ -1,11 +1,11 @@
 """The picture of what a token costs."""
 
 from bench.plot import TITLE, bars
-from bench.tokens import TOKEN_TITLE
+from bench.tokens import TOKEN
 
 
 def test_it_reads_what_the_bench_writes() -> None:
-    assert TITLE == TOKEN_TITLE
+    assert TITLE == TOKEN
 
 
 def test_proxies_are_sorted_and_nothing_else_is_shown() -> None:

@@ -1,7 +1,7 @@
 """Everything at once for as long as one likes, and then all must be as it was: `make soak`.
 
 `python -m bench.soak [--minutes M] [--seed S] [--port P]`. One Weir, its state in its own process, and fifty clients on
-it at all times, on every way of bench/ways.py. A fifth of them leave in mid-stream; providers come, change and go over
+it at all times, on every way of `ways.py`. A fifth of them leave in mid-stream; providers come, change and go over
 REST; one provider refuses, one breaks off. It ends with status 1
 
 * if an answer that its client waited for is not whole: each token there, and the end that belongs to it;
@@ -25,10 +25,10 @@ from typing import Any
 import aiohttp
 import uvloop
 
-from bench.crowd import Crowd
-from bench.cut import CutUpstream
 from bench.processes import running
-from bench.served import TTL, Reading, Served, serving
+from bench.soak.crowd import Crowd
+from bench.soak.cut import CutUpstream
+from bench.soak.served import TTL, Reading, Served, serving
 from proxy.pipeline.pipeline import MOST_PAST
 
 PORT = 18951  # Weir's; those of the upstreams follow, and one at which nobody listens

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from bench.inside import Look
 from bench.processes import memory
+from bench.soak.inside import Look
 
 CLIENT, ADMIN = "soak-client", "soak-admin"  # keys
 TTL = 60  # seconds after which sessions and durable streams are forgotten: the least that Weir allows
@@ -69,7 +69,7 @@ class Served:
 async def serving(directory: Path, port: int, config: dict[str, Any]) -> AsyncIterator[Served]:
     path, log = directory / "providers.yaml", directory / "log"
     path.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "bench.inside", "serve", "--port", str(port), "--config", str(path)]
+    command = [sys.executable, "-m", "bench.soak.inside", "serve", "--port", str(port), "--config", str(path)]
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
             *command, env={**os.environ, **_ENVIRONMENT}, stdout=asyncio.subprocess.PIPE, stderr=stderr, limit=2**24

@@ -1,6 +1,6 @@
 """Weir, and a look into its process: upon SIGUSR1 it says on stdout what is in it, upon SIGUSR2 after tidying up first.
 
-`python -m bench.inside serve --port PORT ...`: what follows is for `python -m proxy`.
+`python -m bench.soak.inside serve --port PORT ...`: what follows is for `python -m proxy`.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.visit import Broken, check
+from bench.soak.visit import Broken, check
 
 OPENAI = (
     b'data: {"choices":[{"index":0,"delta":{"content":" tick"},"finish_reason":null}]}\n\n'

@@ -4,9 +4,9 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
-from bench.cut import LACKING
+from bench.soak.cut import LACKING
+from bench.soak.visit import Broken, Left, Visit, check, end_of_sse
 from bench.upstream import TOKEN
-from bench.visit import Broken, Left, Visit, check, end_of_sse
 
 OPENAI, STREAMING, UI = "/v1/chat/completions", "/api/streaming/chat", "/api/chat"
 MODES = ("standard", "buffered", "chunked", "interleaved", "priority")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from bench.guests import Guests
-from bench.served import ADMIN, CLIENT
-from bench.visit import PATIENCE, Broken, Left, Visit
-from bench.ways import WAYS
+from bench.soak.guests import Guests
+from bench.soak.served import ADMIN, CLIENT
+from bench.soak.visit import PATIENCE, Broken, Left, Visit
+from bench.soak.ways import WAYS
 
 CLIENTS = 50  # at all times
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-from bench.visit import Broken
+from bench.soak.visit import Broken
 
 MOST, PAUSE = 6, 0.5  # guests at once, seconds between two changes, on average
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from bench.inside import Look
-from bench.served import Reading
-from bench.soak import IN_STORE, problems
+from bench.soak.__main__ import IN_STORE, problems
+from bench.soak.inside import Look
+from bench.soak.served import Reading
 
 LOOK = Look(
     tasks=9, threads=8, store=0, keys={"providers": 1, "stream": 10}, objects={"builtins.dict": 1000, IN_STORE: 11}
