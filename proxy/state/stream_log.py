@@ -17,7 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 from proxy.errors import RequestError, StoreAway
 from proxy.heading import Heading
 from proxy.record import Entry, Opening, Place, entry_of, place_of, regressed
-from proxy.state.line import Words, command
+from proxy.state.line import Line, Words, command
 from proxy.state.party_line import PartyLine
 from proxy.state.sessions import SessionRef
 from proxy.state.store import Lost, Store
@@ -83,7 +83,7 @@ class LogStore:
         self.ttl = ttl
         self._line = store.line(1.0)  # the writer's own: nobody who can be cancelled shares it
         self._marks = PartyLine(store.line())  # that a stream has begun, or ended
-        self._listener = store.dedicated(BLOCK / 1000 + 1.0)
+        self._listener = store.line(BLOCK / 1000 + 1.0)
         self._woken = "0-0"
         self._log = store.key("log", "")
 
@@ -139,9 +139,9 @@ class LogStore:
             ("SET", key("stream", stream_id), about.owner, "EX", RUNNING + REMEMBERED),
         ]
         if asked is not None:
-            making.append(("SET", key("asked", stream_id), asked, "EX", RUNNING))
+            making += [("SET", key("asked", stream_id), asked, "EX", RUNNING)]
         if about.session is not None:
-            making.append(("SET", key("answering", *about.session), stream_id, "EX", RUNNING))
+            making += [("SET", key("answering", *about.session), stream_id, "EX", RUNNING)]
         return making + self.owning(stream_id)
 
     def owning(self, stream_id: str) -> list[Words]:
@@ -171,12 +171,7 @@ class LogStore:
     async def tips(self, stream_ids: Sequence[str]) -> list[Place | None]:
         """Where each log's last entry stands, for the writer; None for a log that is not there."""
         looks = [command("XREVRANGE", self.log(stream_id), "+", "-", "COUNT", "1") for stream_id in stream_ids]
-        try:
-            found = await self._line.ask(looks)
-        except (RedisError, OSError):
-            raise StoreAway(_WHAT) from None
-        if any(isinstance(reply, Exception) for reply in found):
-            raise StoreAway(_WHAT)
+        found = await _heard(self._line, looks)
         return [place_of(reply[0][0]) if reply else None for reply in found]
 
     async def known(self, stream_id: str) -> tuple[str | None, About | None]:
@@ -233,16 +228,12 @@ class LogStore:
         taken, which raises msgspec.MsgspecError for one that a newer Weir wrote: the other logs do not suffer for it.
         """
         waker = self.store.key("wake", self.replica)
-        names = {self.log(stream_id): stream_id for stream_id in after}
-        places = {self.log(stream_id): str(place) for stream_id, place in after.items()}
-        try:
-            found = await self._listener.xread({**places, waker: self._woken}, count=PAGE, block=BLOCK)
-        except (RedisError, OSError):
-            raise StoreAway(_WHAT) from None
-        news = dict(found)
+        places = {**{self.log(stream_id): str(place) for stream_id, place in after.items()}, waker: self._woken}
+        read = command("XREAD", "COUNT", PAGE, "BLOCK", BLOCK, "STREAMS", *places, *places.values())
+        news = dict((await _heard(self._listener, [read]))[0] or ())
         if woken := news.pop(waker, None):
             self._woken = woken[-1][0]
-        return {names[key]: itertools.starmap(entry_of, entries) for key, entries in news.items()}
+        return {key.removeprefix(self._log): itertools.starmap(_entry, entries) for key, entries in news.items()}
 
     async def wake(self) -> None:
         """Has `news` return now."""
@@ -259,11 +250,10 @@ class LogStore:
 
     async def close(self, stream_id: str, producer: str, owner: str, once: str | None, *, answered: bool) -> None:
         """As `ended`, of a stream that is listed as `producer`'s. Raises RedisError, OSError."""
-        key = self.store.key
         closing: list[Words] = [
             ("EXPIRE", self.log(stream_id), self.ttl),
-            ("SET", key("stream", stream_id), owner, "EX", self.ttl + REMEMBERED),
-            ("DEL", key("asked", stream_id)),
+            ("SET", self.store.key("stream", stream_id), owner, "EX", self.ttl + REMEMBERED),
+            ("DEL", self.store.key("asked", stream_id)),
             ("SREM", self.streams(producer), stream_id),
         ]
         if once is not None:
@@ -272,6 +262,21 @@ class LogStore:
 
 
 _WHAT = "a durable stream"
+
+
+async def _heard(line: Line, commands: Sequence[bytes]) -> list[Any]:
+    """What Redis says to each of them. Raises StoreAway where it refuses one, too."""
+    try:
+        replies = await line.ask(commands)
+    except (RedisError, OSError):
+        raise StoreAway(_WHAT) from None
+    if any(isinstance(reply, Exception) for reply in replies):
+        raise StoreAway(_WHAT)
+    return replies
+
+
+def _entry(id: str, words: Sequence[str]) -> Entry:
+    return entry_of(id, dict(zip(words[::2], words[1::2], strict=True)))
 
 
 def _earlier(known: str | None, once: Once) -> str | None:
