@@ -1,26 +1,32 @@
 """Every vendor that does not speak OpenAI's wire: Anthropic, Gemini, Bedrock, Azure ..., translated by LiteLLM.
 
-This is the only importer of litellm. Weir uses its translation and nothing else: no retries, no fallbacks, no
-callbacks, no time limits, no logs, no cost map from the network.
+Only `litellm*.py` know litellm, and here it is imported. Weir uses its translation and nothing else: no retries, no
+fallbacks, no callbacks, no time limits, no logs, no cost map from the network.
 """
 
 import asyncio
-import copy
 import difflib
+import gc
 import importlib
+import json
 import logging
 import os
+import sys
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import aiohttp
 import httpx
 
 from proxy.adapter import BaseProviderAdapter, Messages, Tools
+from proxy.adapters.litellm_anthropic import AnthropicTranslation
 from proxy.adapters.litellm_call import UpstreamCall
-from proxy.adapters.litellm_chunks import VendorReader, vendor_chunks
+from proxy.adapters.litellm_chunks import TranslatedReader, VendorReader, vendor_chunks
 from proxy.adapters.litellm_errors import failure
-from proxy.adapters.litellm_vendors import AMBIENT, NOT_VENDORS, THROUGH_OPENAI_SDK, pick
+from proxy.adapters.litellm_gemini import GeminiTranslation
+from proxy.adapters.litellm_translation import Question, Translation, copied
+from proxy.adapters.litellm_vendors import AMBIENT, NOT_VENDORS, THROUGH_OPENAI_SDK, parameters, pick
 from proxy.errors import ConfigError, ProviderError
 from proxy.events import Event
 from proxy.provider import ProviderConfig
@@ -33,6 +39,9 @@ _FEATURES = {
 }
 
 
+_TRANSLATIONS: dict[str, type[Translation]] = {"anthropic": AnthropicTranslation, "gemini": GeminiTranslation}
+
+
 class LiteLLMAdapter(BaseProviderAdapter):
     """One provider behind LiteLLM: `provider_type` is LiteLLM's name for it, `params` what it needs beyond a key."""
 
@@ -41,6 +50,7 @@ class LiteLLMAdapter(BaseProviderAdapter):
     def __init__(self, config: ProviderConfig, session: aiohttp.ClientSession):
         super().__init__(config, session)
         self._litellm: Any = None
+        self._translation: Translation | None = None
 
     async def create_model(self) -> None:
         """Imports LiteLLM, which takes seconds, and checks that it knows this vendor."""
@@ -48,6 +58,10 @@ class LiteLLMAdapter(BaseProviderAdapter):
         if problems := list(_problems(self.config, litellm)):
             raise ConfigError(problems)
         self._litellm = litellm
+        translation, key = _TRANSLATIONS.get(self.config.provider_type), self._key()
+        # Whatever else the operator says is for LiteLLM's own way to heed; so is to look for a key.
+        if translation and key and self.config.params.keys() <= parameters(self.config.provider_type):
+            self._translation = translation(litellm, self.config.base_url, key, self._headers())
 
     async def stream_chat(
         self, /, messages: Messages, tools: Tools | None = None, **kwargs: Any
@@ -55,25 +69,52 @@ class LiteLLMAdapter(BaseProviderAdapter):
         """`weir_fallback=True` says that this is not the first provider asked, so that `drop_params` may apply."""
         if self._litellm is None:
             await self.create_model()
-        request = self._request(messages, tools, kwargs)
+        question = self._question(messages, tools, kwargs)
         call = UpstreamCall(self.session, self.config)
-        chunks = VendorReader(request["model"])
-        stream = None
+        chunks = VendorReader(f"{self.config.provider_type}/{question.model}")
         try:
-            stream = await self._litellm.acompletion(**{**request, **self._connection(call)})
-            async for chunk in vendor_chunks(stream):
-                for event in chunks.read(chunk):
-                    yield event
+            direct = self._translation is not None and self._translation.suits(question)
+            way = self._translated if direct else self._completed
+            async with aclosing(way(question, call, chunks)) as answer:
+                async for events in answer:
+                    for event in events:
+                        yield event
         except ProviderError:
             raise
         except Exception as error:
             raise call.failure or failure(error, self.config, call.asked, chunks.started) from None
         finally:
             call.close()
-            if aclose := getattr(stream, "aclose", None):
-                await aclose()
         for event in chunks.finish():
             yield event
+
+    async def _translated(
+        self, question: Question, call: UpstreamCall, chunks: VendorReader
+    ) -> AsyncGenerator[list[Event], None]:
+        """By LiteLLM's classes for this vendor."""
+        assert self._translation is not None
+        try:
+            translated = await self._translation.translate(question)
+        except Exception as error:
+            named = {"model": question.model, "custom_llm_provider": self.config.provider_type}
+            raise self._litellm.exception_type(original_exception=error, **named) from error
+        reader = TranslatedReader(chunks, translated.parser, translated.pieces)
+        await call.post(translated.url, translated.headers, json.dumps(translated.body).encode())
+        async for payloads in call.payloads():
+            for payload in payloads:
+                yield reader.read(payload)
+
+    async def _completed(
+        self, question: Question, call: UpstreamCall, chunks: VendorReader
+    ) -> AsyncGenerator[list[Event], None]:
+        """By LiteLLM's way to all vendors."""
+        stream = await self._litellm.acompletion(**self._request(question), **self._connection(call))
+        try:
+            async for chunk in vendor_chunks(stream):
+                yield chunks.read(chunk)
+        finally:
+            if aclose := getattr(stream, "aclose", None):
+                await aclose()
 
     def supports_feature(self, feature: str) -> bool:
         """What LiteLLM's model map says; a model it does not know is given the benefit of the doubt for a few."""
@@ -83,26 +124,27 @@ class LiteLLMAdapter(BaseProviderAdapter):
         known = models.get(f"{self.config.provider_type}/{name}") or models.get(name)
         return bool(known.get(_FEATURES[feature])) if known else feature in self.features
 
-    def _request(self, messages: Messages, tools: Tools | None, fields: dict[str, Any]) -> dict[str, Any]:
+    def _question(self, messages: Messages, tools: Tools | None, fields: dict[str, Any]) -> Question:
         """What to ask. A copy, because LiteLLM rewrites messages in place and the next provider needs them whole."""
         fields = dict(fields)
         fallback, model = bool(fields.pop("weir_fallback", False)), fields.pop("model", self.config.model_name)
         drop = self.config.drop_params == "always" or (self.config.drop_params == "fallback" and fallback)
-        request = {**self.config.params, **pick(fields, self.config.provider_type, drop), "messages": messages}
-        request |= {"tools": tools} if tools is not None else {}
-        ours = {"stream": True, "stream_options": {"include_usage": True}, "drop_params": drop}
-        return {**copy.deepcopy(request), **ours, "model": f"{self.config.provider_type}/{model}"}
+        fields = {**self.config.params, **pick(fields, self.config.provider_type, drop)}
+        fields |= {"tools": tools} if tools is not None else {}
+        return Question(model, copied(messages), fields, drop)
+
+    def _request(self, question: Question) -> dict[str, Any]:
+        ours = {"stream": True, "stream_options": {"include_usage": True}, "drop_params": question.drop}
+        asked = {**copied(question.fields), **ours, "messages": question.messages}
+        return {**asked, "model": f"{self.config.provider_type}/{question.model}"}
 
     def _connection(self, call: UpstreamCall) -> dict[str, Any]:
         """How to ask: once, over our session, with no limit shorter than those Weir keeps itself."""
         limits = self.config.timeouts
-        key = self.config.api_key.get_secret_value() if self.config.api_key else None
-        if key is None and self.config.base_url and self.config.provider_type not in AMBIENT:
-            key = "none"  # or LiteLLM would send a key it finds in the environment to wherever base_url points
         how = {
-            "api_key": key,
+            "api_key": self._key(),
             "api_base": self.config.base_url,
-            "extra_headers": {name: value.get_secret_value() for name, value in self.config.headers.items()},
+            "extra_headers": self._headers(),
             "timeout": httpx.Timeout(limits.total, connect=limits.connect),
             "shared_session": self.session,
             "client": self._client(call),
@@ -110,6 +152,16 @@ class LiteLLMAdapter(BaseProviderAdapter):
         # Its MCP gateway would run tools itself, and needs a package we do not have to find out that it need not.
         never = {"num_retries": 0, "max_retries": 0, "_skip_mcp_handler": True}
         return {name: value for name, value in how.items() if value} | never
+
+    def _key(self) -> str | None:
+        if self.config.api_key is not None:
+            return self.config.api_key.get_secret_value()
+        if self.config.base_url and self.config.provider_type not in AMBIENT:
+            return "none"  # or LiteLLM would send a key it finds in the environment to wherever base_url points
+        return None
+
+    def _headers(self) -> dict[str, str]:
+        return {name: value.get_secret_value() for name, value in self.config.headers.items()}
 
     def _client(self, call: UpstreamCall) -> Any:
         """LiteLLM's HTTP client over `call`; None where OpenAI's SDK is in between, and brings its own."""
@@ -124,7 +176,7 @@ def _import_litellm() -> Any:
     """LiteLLM, made quiet: it writes no prompt, answer or key anywhere, and asks nobody anything."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or the import fetches the map from the network
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")  # or it reads a .env file from wherever we were started
-    litellm: Any = importlib.import_module("litellm")
+    litellm: Any = _for_good("litellm")
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     litellm.turn_off_message_logging = True
@@ -136,6 +188,24 @@ def _import_litellm() -> Any:
         # Its warnings and errors quote requests and answers; what goes wrong is reported by us, redacted.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
+
+
+def _for_good(name: str) -> Any:
+    """A module that stays, with all that it brings, out of the garbage collector's way.
+
+    LiteLLM is 300,000 objects. To look through them takes 0.15 s, in which no stream moves, again and again.
+    """
+    first, collects = name not in sys.modules, gc.isenabled()
+    if first:
+        gc.disable()
+    try:
+        module = importlib.import_module(name)
+        if first:
+            gc.freeze()
+    finally:
+        if first and collects:
+            gc.enable()
+    return module
 
 
 def _problems(config: ProviderConfig, litellm: Any) -> Iterator[str]:

@@ -4,15 +4,18 @@ LiteLLM wraps whatever goes wrong in exceptions of its own, which lose the statu
 again after a broken connection; and it does not always close what it opened. Here, below it, all three are known.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 import aiohttp
 import httpx
+import msgspec
 from yarl import URL
 
 from proxy.adapters.openai import error_message, refusal
+from proxy.adapters.token_body import by_tokens
 from proxy.errors import Kind, ProviderError, redact
 from proxy.provider import ProviderConfig
+from proxy.sse import SSEDecoder
 
 # The operator's fault, whatever the status: Gemini answers 400 to a wrong key, Anthropic to an empty account.
 _OPERATORS_FAULT = ("api key not valid", "api_key_invalid", "api key expired", "credit balance is too low")
@@ -33,14 +36,26 @@ class UpstreamCall(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends one request. Whatever is not a success is raised as a ProviderError, and nothing is sent after it."""
-        if self.failure:
-            raise self.failure
-        self.asked = True
-        response = await self._send(request)
-        self._responses.append(response)
-        if not 200 <= response.status < 300 or response.content_type == "text/html":
-            raise await self._refused(response)
+        response = await self._ask(
+            request.method, URL(str(request.url), encoded=True), request.headers.multi_items(), await request.aread()
+        )
         return httpx.Response(response.status, headers=response.headers, stream=_Body(self, response), request=request)
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Sends one request for server-sent events, which `payloads` reads. Raises ProviderError for a refusal."""
+        await self._ask("POST", URL(url), headers.items(), body)
+
+    async def payloads(self) -> AsyncIterator[list[bytes]]:
+        """The data of the server-sent events in the last answer. Raises ProviderError (cut) if it breaks off."""
+        decoder, content = SSEDecoder(), by_tokens(self._responses[-1])
+        try:
+            while data := await content.readany():
+                yield decoder.feed(data)
+            yield list(filter(_is_whole, decoder.feed(b"\n\n")))  # some do not end the last line
+        except (aiohttp.ClientError, OSError) as error:
+            raise self.fail(Kind.CUT, f"the connection broke: {error!r}") from None
+        except ValueError as error:
+            raise self.fail(Kind.GARBLED, str(error)) from None
 
     def fail(self, kind: Kind, message: str, status: int | None = None, wait: float | None = None) -> ProviderError:
         """Notes and returns the failure; the first one counts, since others only follow from it."""
@@ -53,16 +68,23 @@ class UpstreamCall(httpx.AsyncBaseTransport):
         for response in self._responses:
             response.close()
 
-    async def _send(self, request: httpx.Request) -> aiohttp.ClientResponse:
-        # Compression would make the vendor's server hold tokens back; a redirect would carry the key elsewhere.
-        headers = [(name, value) for name, value in request.headers.multi_items() if name != "accept-encoding"]
+    async def _ask(
+        self, method: str, url: URL, headers: Iterable[tuple[str, str]], body: bytes
+    ) -> aiohttp.ClientResponse:
+        if self.failure:
+            raise self.failure
+        self.asked = True
         limit = self._config.timeouts.connect
         try:
-            return await self._session.request(
-                request.method,
-                URL(str(request.url), encoded=True),
-                headers=[*headers, ("accept-encoding", "identity")],
-                data=await request.aread() or None,
+            response = await self._session.request(
+                method,
+                url,
+                # Compression would make the vendor's server hold tokens back; a redirect would carry the key elsewhere.
+                headers=[
+                    *(it for it in headers if it[0].lower() != "accept-encoding"),
+                    ("accept-encoding", "identity"),
+                ],
+                data=body or None,
                 timeout=aiohttp.ClientTimeout(total=None, connect=limit),
                 allow_redirects=False,
                 auto_decompress=False,
@@ -71,6 +93,10 @@ class UpstreamCall(httpx.AsyncBaseTransport):
             raise self.fail(Kind.CONNECT, f"no connection within {limit:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise self.fail(Kind.CONNECT, str(error) or repr(error)) from None
+        self._responses.append(response)
+        if not 200 <= response.status < 300 or response.content_type == "text/html":
+            raise await self._refused(response)
+        return response
 
     async def _refused(self, response: aiohttp.ClientResponse) -> ProviderError:
         try:
@@ -100,3 +126,11 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._response.close()
+
+
+def _is_whole(payload: bytes) -> bool:
+    try:
+        msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    return True

@@ -8,6 +8,7 @@ until somebody noticed; here a vendor's new field is refused by name until it is
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from proxy.errors import Kind, ProviderError
@@ -71,9 +72,15 @@ AMBIENT = _names("""
 """)
 
 
+@cache
+def parameters(provider_type: str) -> frozenset[str]:
+    """The fields that say what is asked of such a vendor, and nothing about how."""
+    return _OPENAI | _ANY_VENDOR | _VENDORS.get(provider_type, _OPEN_MODELS)
+
+
 def pick(fields: Mapping[str, Any], provider_type: str, drop: bool) -> dict[str, Any]:
     """The fields to pass on. One that is not listed raises ProviderError (rejected), or with `drop` is left out."""
-    known = _OPENAI | _ANY_VENDOR | _VENDORS.get(provider_type, _OPEN_MODELS)
+    known = parameters(provider_type)
     picked = {name: value for name, value in fields.items() if value is not None and name not in _NOT_FOR_VENDORS}
     if picked.get("store") is False:
         del picked["store"]  # nobody else stores answers
