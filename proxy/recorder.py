@@ -32,7 +32,7 @@ class Recorder:
     """For the events of one source."""
 
     def __init__(self) -> None:
-        self._facts: dict[str, Any] = {}  # what every chunk says beside its choices
+        self._facts: dict[str, Any] | None = None  # what every chunk says beside its choices, once the first has come
         self._raw: bytes | None = None
         self._told: set[int] = set()  # choices of that chunk of which an event has what else they say
         self._around: dict[int, tuple[bytes, bytes]] = {}  # the last text of a choice, beside which nothing was said
@@ -83,10 +83,11 @@ class Recorder:
         said = {name: it for name, it in fields.items() if name not in _OF_ALL_CHUNKS and it is not None}
         if not fields.get("choices"):
             said.pop("usage", None)  # then it is an event
-        if first and not self._facts:
+        if first and self._facts is None:
             self.know(said)
             return said or None
-        return {name: it for name, it in said.items() if self._facts.get(name) != it} or None
+        known = self._facts or {}
+        return {name: it for name, it in said.items() if known.get(name) != it} or None
 
     def _choice(self, event: Event, raw: bytes) -> dict[str, Any] | None:
         """What stands beside it. Of several events of one choice the text has it, for a mode takes it from there; the

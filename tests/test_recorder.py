@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.events import Event, Finish, TextDelta, Usage, Vendor
@@ -214,6 +214,7 @@ CHUNKS = st.fixed_dictionaries(
 HEAD = {name: it for name, it in chunk().items() if name != "choices"}
 
 
+@example([{"choices": [{"index": 1, "delta": {}}], "x_chunk": False}, {"choices": [], "x_chunk": None}])
 @given(st.lists(CHUNKS, max_size=6))
 @settings(max_examples=60, suppress_health_check=SLOW)
 def test_a_recorded_stream_says_what_its_chunks_said(chunks: list[dict[str, Any]]) -> None:

@@ -89,8 +89,8 @@ class ChunkEncoder:
         self._created = start.created or self._created
         if self._first is None and start.raw is not None:
             self._first, self._facts = start.raw, None
-        elif start.chunk is not None and not self._facts:
-            self._facts = _scalars(start.chunk)
+        elif start.raw is None and self._facts is None and self._first is None:
+            self._facts = _scalars(start.chunk or {})
 
     def _built(self, event: Event) -> list[bytes]:
         """A chat.completion.chunk that says what `event` says; none if this wire has no word for it."""
@@ -114,10 +114,10 @@ class ChunkEncoder:
         return before + to_json(event.content) + after
 
     def _with(self, choices: Iterable[Mapping[str, Any]], **more: Any) -> bytes:
-        if self._facts is None:
-            self._facts = _facts(self._first) if self._first else {}
+        if self._facts is None and self._first is not None:
+            self._facts = _facts(self._first)
         chunk = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
-        return to_json({**self._facts, **chunk, "choices": list(choices), **more})
+        return to_json({**(self._facts or {}), **chunk, "choices": list(choices), **more})
 
 
 def _failure(event: Error | Abort) -> WeirError:
