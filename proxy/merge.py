@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Protocol, Self
@@ -24,11 +25,26 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """What a merge goes by; a running event loop is one."""
+    """What a merge goes by."""
 
     def time(self) -> float: ...
 
     def call_at(self, when: float, callback: Callable[[], object], /) -> Timer: ...
+
+
+class LoopClock:
+    """The running loop's, in whole milliseconds: uvloop rounds its timers to those, and one that came early would be
+    set anew until its time has come.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def time(self) -> float:
+        return self._loop.time()
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
+        return self._loop.call_at(math.ceil(when * 1000) / 1000, callback)
 
 
 class Merge:
@@ -47,7 +63,7 @@ class Merge:
         self._sources = sources
         self.labelled = len(sources) > 1
         self._loop = asyncio.get_running_loop()
-        self._clock: Clock = clock or self._loop
+        self._clock: Clock = clock or LoopClock()
         self._queues = {name: _Queue() for name in sources}
         self._arrived = 0
         self._ends: dict[str, Event] = {}
@@ -130,7 +146,7 @@ class Merge:
         A timer that is already running is left alone, so that this costs next to nothing an event.
         """
         self._due = due
-        if due is not None and (self._timer is None or self._timer.when() > due):
+        if due is not None and (self._timer is None or self._timer.when() >= due + 0.001):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._clock.call_at(due, self._wake)

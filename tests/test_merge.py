@@ -6,11 +6,12 @@ from contextlib import suppress
 from unittest.mock import Mock
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.events import ENDS, Abort, Error, Event, Finish, Quiet, SourceEnd, Start, TextDelta, Usage
-from proxy.merge import CLOSING, MOST_EVENTS, MOST_SIZE, Merge, end_of, size_of, source_end
+from proxy.merge import CLOSING, MOST_EVENTS, MOST_SIZE, LoopClock, Merge, end_of, size_of, source_end
 from proxy.testing import merged, play, says, text_of
 from tests.journeys import idle, skip
 
@@ -254,6 +255,23 @@ async def test_tokens_cost_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(1000):
             merge.wake_at(merge.time() + 60)
         assert armed.call_count == 1
+
+
+def test_a_timer_of_uvloop_is_set_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps whole milliseconds: one that came early was set again and again until its time had come."""
+    armed = Mock(wraps=LoopClock.call_at)
+    monkeypatch.setattr(LoopClock, "call_at", lambda *given: armed(*given))
+
+    async def wait() -> None:
+        async with Merge({"a": Source().events()}) as merge:
+            for late in (0.0001, 0.0034, 0.0044, 0.0005):
+                due = merge.time() + late
+                merge.wake_at(due)
+                assert type(await anext(merge)) is Quiet
+                assert merge.time() >= due, "before its time"
+
+    uvloop.run(wait())
+    assert armed.call_count == 4
 
 
 async def test_the_loops_own_clock_does_it_too() -> None:
