@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import goals, latency, many, rest, tokens
+from bench import goals, latency, log, many, rest, tokens
 from bench.proxies import Proxy, standing
 from bench.table import Figures
 
@@ -21,6 +21,7 @@ PARTS: dict[str, Part] = {
     "plain": tokens.plain,
     "tokens": tokens.tokens,
     "first": latency.first_token,
+    "log": log.log,
     "many": many.many,
     "flat": many.flat,
     "rest": rest.rest,
