@@ -36,6 +36,7 @@ class Look:
 
 async def look(tidy: bool) -> Look:
     tasks = len(asyncio.all_tasks()) - 1  # this one
+    gc.unfreeze()  # the server has put all that was there at its start out of the collector's sight
     weir = next(it for it in gc.get_objects() if issubclass(type(it), Weir))
     size = await sweep(weir.store, budget=sys.maxsize)
     keys = Counter([key.split(":")[1] async for key in weir.store.client.scan_iter(count=1000)])
