@@ -36,9 +36,8 @@ class UpstreamCall(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends one request. Whatever is not a success is raised as a ProviderError, and nothing is sent after it."""
-        response = await self._ask(
-            request.method, URL(str(request.url), encoded=True), request.headers.multi_items(), await request.aread()
-        )
+        url, body = URL(str(request.url), encoded=True), await request.aread()
+        response = await self._ask(request.method, url, request.headers.multi_items(), body, decompress=False)
         return httpx.Response(response.status, headers=response.headers, stream=_Body(self, response), request=request)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
@@ -69,7 +68,7 @@ class UpstreamCall(httpx.AsyncBaseTransport):
             response.close()
 
     async def _ask(
-        self, method: str, url: URL, headers: Iterable[tuple[str, str]], body: bytes
+        self, method: str, url: URL, headers: Iterable[tuple[str, str]], body: bytes, *, decompress: bool = True
     ) -> aiohttp.ClientResponse:
         if self.failure:
             raise self.failure
@@ -87,7 +86,7 @@ class UpstreamCall(httpx.AsyncBaseTransport):
                 data=body or None,
                 timeout=aiohttp.ClientTimeout(total=None, connect=limit),
                 allow_redirects=False,
-                auto_decompress=False,
+                auto_decompress=decompress,  # some compress all the same
             )
         except TimeoutError:
             raise self.fail(Kind.CONNECT, f"no connection within {limit:g} s") from None

@@ -107,11 +107,10 @@ class Failover:
 
     async def _ask(self, route: Route, request: ChatRequest, journey: Journey, others: Sequence[Route]) -> Call:
         """Asks one provider until it commits or its retries are used up. Raises its last ProviderError."""
-        first: ProviderError | None = None
         try:
             return await self._attempt(route, request, journey)  # nearly all: tenacity costs them 30 us
         except ProviderError as error:
-            first = error
+            first = error.with_traceback(None)  # it would hold this frame, which holds it
         retry, circuit = request.options.retry_of(route[0].config), route[0].circuit
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(

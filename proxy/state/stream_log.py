@@ -258,7 +258,7 @@ class LogStore:
         ]
         if once is not None:
             closing.append(("EXPIRE", self.once(owner, once), self.ttl if answered else 0))
-        await self._marks.transact(closing)
+        await self._marks.transact(closing, anyway=True)
 
 
 _WHAT = "a durable stream"

@@ -1,5 +1,6 @@
 """A call's own way over the session, against a server that says what it is told to."""
 
+import gzip
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -20,7 +21,11 @@ async def url() -> AsyncIterator[str]:
     """A server that answers with the body of the request."""
 
     async def echo(request: web.Request) -> web.Response:
-        return web.Response(body=await request.read(), content_type="text/event-stream")
+        body, packed = await request.read(), "gzip" in request.query
+        headers = {"content-encoding": "gzip"} if packed else {}
+        return web.Response(
+            body=gzip.compress(body) if packed else body, content_type="text/event-stream", headers=headers
+        )
 
     app = web.Application()
     app.router.add_post("/", echo)
@@ -55,6 +60,10 @@ async def payloads(url: str, body: bytes) -> list[bytes]:
 async def test_events_are_read_to_the_end_of_the_body(url: str, body: bytes, expected: list[bytes]) -> None:
     """What comes last counts even without the line's end, but not where it has been cut."""
     assert await payloads(url, body) == expected
+
+
+async def test_a_body_that_is_compressed_all_the_same_is_read(url: str) -> None:
+    assert await payloads(f"{url}?gzip", b'data: {"a": 1}\n\n') == [b'{"a": 1}']
 
 
 async def test_an_event_without_end_is_garbled(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

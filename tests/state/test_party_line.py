@@ -72,9 +72,30 @@ async def test_who_no_longer_waits_does_no_harm() -> None:
     tasks[0].cancel()
     await scripted.answer()
     tasks[1].cancel()
+    tasks += [await begun(line, name) for name in "de"]
+    tasks.append(asyncio.create_task(line.transact([("f",)], anyway=True)))
+    await idle()
+    for left in tasks[4:]:
+        left.cancel()
     await scripted.answer()
     assert await tasks[2]
-    assert scripted.asked == ["a", "bc"], "what was asked is not done, or twice"
+    await scripted.answer()
+    assert await tasks[3]
+    assert scripted.asked == ["a", "bc", "df"], "what was asked is not done, or twice, or for nobody"
+
+
+async def test_who_waits_is_told_where_the_line_goes_down() -> None:
+    scripted = Scripted()
+    line = party(scripted)
+    tasks = [await begun(line, name) for name in "ab"]
+    assert line._speaking is not None
+    line._speaking.cancel()
+    for task in tasks:
+        with pytest.raises(ConnectionError):
+            await task
+    again = await begun(line, "c")
+    await scripted.answer()
+    assert await again
 
 
 async def test_what_went_wrong_is_told_to_all_who_wait() -> None:
@@ -93,7 +114,7 @@ async def test_what_went_wrong_is_told_to_all_who_wait() -> None:
     again = await begun(line, "f")
     await scripted.answer()
     assert await again, "after a failure nobody is heard any more"
-    assert scripted.asked == ["a", "bcd", "f"]
+    assert scripted.asked == ["a", "cd", "f"]
 
 
 async def test_no_more_go_on_at_the_same_moment_than_so_many() -> None:
