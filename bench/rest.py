@@ -3,11 +3,10 @@
 import asyncio
 import time
 
-from bench.load import load
 from bench.processes import cpu, memory
 from bench.proxies import Proxy, fresh
 from bench.table import Figures
-from bench.tokens import PLAIN
+from bench.tokens import first_answer
 
 START = "start to the first served request, s"
 MEMORY = "idle memory, MB"
@@ -19,12 +18,7 @@ async def rest(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> None
     for _ in range(rounds):
         began = time.monotonic()
         with fresh(translated=False) as weir:
-            while True:
-                try:
-                    await load(weir.port, PLAIN, at_once=1)
-                    break
-                except (OSError, RuntimeError):
-                    await asyncio.sleep(0.002)
+            await first_answer("weir", weir, look=0.002)
             figures.add(START, "weir", time.monotonic() - began)
             await asyncio.sleep(1)
             figures.add(MEMORY, "weir", memory(weir.pid) / 1e6)

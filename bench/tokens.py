@@ -50,15 +50,19 @@ DURABLE = ask(weir={"durable": True})
 
 async def until_up(name: str, proxy: Proxy) -> None:
     """Waits for the first answer, and has some more, so that nothing is measured for the first time."""
-    for _ in range(1200):
+    await first_answer(name, proxy, look=0.05)
+    await load(proxy.port, PLAIN, at_once=AT_ONCE, times=10)
+
+
+async def first_answer(name: str, proxy: Proxy, look: float) -> None:
+    """Waits for it, asking every `look` seconds. Raises SystemExit where none comes within a minute."""
+    for _ in range(int(60 / look)):
         try:
             await load(proxy.port, PLAIN, at_once=1)
-            break
+            return
         except (RuntimeError, OSError):
-            await asyncio.sleep(0.05)
-    else:
-        raise SystemExit(f"{name}: nothing answers on port {proxy.port}")
-    await load(proxy.port, PLAIN, at_once=AT_ONCE, times=10)
+            await asyncio.sleep(look)
+    raise SystemExit(f"{name}: nothing answers on port {proxy.port}")
 
 
 async def plain(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> None:

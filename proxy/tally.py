@@ -134,7 +134,7 @@ class LastError(msgspec.Struct):
 
 
 WINDOWS = {"minute": (10, 6), "hour": (60, 60)}  # name -> seconds a slot, slots
-_SHORTEST = 10  # seconds: all slots are whole multiples of it
+_SHORTEST = min(width for width, _ in WINDOWS.values())  # of which all the others are whole multiples
 
 
 class Meter:

@@ -85,8 +85,7 @@ class OpenAIAdapter(BaseProviderAdapter):
             response = await self.session.post(
                 url,
                 data=msgspec.json.encode(body),
-                headers={"content-type": "application/json", "accept-encoding": "identity"}
-                | ({} if trusting else ours),
+                headers=_ASKING if trusting else {**_ASKING, **ours},
                 allow_redirects=False,  # one would carry the key elsewhere
                 read_bufsize=READ_AHEAD,
                 timeout=self._timeout,

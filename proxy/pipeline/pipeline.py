@@ -79,15 +79,11 @@ class Pipeline:
             kept = memory.kept(events, sources) if memory else events
             async with aclosing(events), aclosing(kept), aclosing(stream.paced(kept)) as paced:
                 yield paced
-        finally:  # whatever becomes of one step, the others are taken
+        finally:
             try:
-                await _close(sources)
+                await _tidied(sources, memory)
             finally:
-                try:
-                    if memory is not None:
-                        await memory.close(sources)
-                finally:
-                    self._over(stream, sources)
+                self._over(stream, sources)
 
     def _over(self, stream: Stream, sources: Sequence[Source]) -> None:
         if self.log_content:
@@ -145,6 +141,15 @@ def _log_content(sources: Sequence[Source]) -> None:
     for source in sources:
         asked, said = (msgspec.json.encode(it).decode() for it in (source.request.messages, source.said.message()))
         log.info("request %s asked %s: %s and got: %s", source.journey.id, source.journey.provider, asked, said)
+
+
+async def _tidied(sources: Sequence[Source], memory: Memory | None) -> None:
+    """Whatever becomes of the sources, what they said is written down."""
+    try:
+        await _close(sources)
+    finally:
+        if memory is not None:
+            await memory.close(sources)
 
 
 async def _close(sources: Sequence[Source]) -> None:
