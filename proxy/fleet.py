@@ -73,16 +73,21 @@ class Fleet:
         """Stores a registration for the whole fleet, and serves it here. Raises StoreAway."""
         config = msgspec.json.encode(upstream.config.private()).decode()
         await self.store.wait("registering a provider", self.providers.save(upstream.id, config))
+        upstream.meter = self.stats.meter(upstream.id)  # since it was built, one of its id may have been deleted
         self._edits += 1
         self._stored[upstream.id] = config
         await self._change(self.router.put(upstream))
 
     async def unregister(self, provider_id: str) -> None:
-        """Raises StoreAway."""
-        await self.store.wait("removing a provider", self.providers.delete(provider_id))
+        """Its figures go with it. Raises StoreAway."""
+        await self.store.wait("removing a provider", self._delete(provider_id))
         self._edits += 1
         self._stored.pop(provider_id, None)
         await self._change(self.router.remove(provider_id))
+
+    async def _delete(self, provider_id: str) -> None:
+        await self.providers.delete(provider_id)
+        await self.stats.forget(provider_id)
 
     def build(self, config: ProviderConfig, *, managed: bool) -> Upstream:
         """An upstream that counts into this process's figures. Raises ConfigError."""
@@ -154,7 +159,11 @@ class Fleet:
             except ValidationError as error:  # registered by a newer Weir, say
                 why = "; ".join(f"{'.'.join(map(str, where))}: {what}" for where, what in mistakes(error))
                 self._say(name, f"provider {name} is registered in a form this replica cannot read: {why}")
-        changes = [self.router.remove(upstream.id) for upstream in self.router if upstream.id not in wanted]
+        gone = [upstream for upstream in self.router if upstream.id not in wanted]
+        changes = [self.router.remove(upstream.id) for upstream in gone]
+        for upstream in gone:
+            if upstream.managed:  # one that left the file may come back with the next edit
+                self.stats.drop(upstream.id)
         for name, (config, managed) in wanted.items():
             current = self.router.get(name)
             if current is None or current.config != config or current.managed != managed:

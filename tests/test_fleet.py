@@ -236,8 +236,9 @@ async def test_a_redis_that_lost_its_memory_is_told_again(one: Replica, two: Rep
     await one.add("a")
     await two.beat()
     await two.add("b")
-    two.router.get("b").circuit.learn(Verdict(4, open=True, until=5e9))  # type: ignore[union-attr]
     await one.beat()
+    for replica in (one, two):  # either may be the one that notices
+        replica.router.get("b").circuit.learn(Verdict(4, open=True, until=5e9))  # type: ignore[union-attr]
     await forget(stores())
     await asyncio.gather(one.beat(), two.beat())
     late = Replica(stores())
@@ -351,6 +352,41 @@ async def test_figures_of_all_and_of_the_dead(one: Replica, two: Replica, stores
     await one.beat(slow=True)  # it had only slept
     await one.stats.read()
     assert one.requests("a") == 2
+
+
+async def test_figures_go_with_a_provider_that_is_removed(one: Replica, two: Replica) -> None:
+    await one.add("a")
+    for replica in (one, two):
+        await replica.beat()
+        upstream = replica.router.get("a")
+        assert upstream
+        upstream.meter.record(Outcome(seconds=1))
+        await replica.beat()
+    await one.unregister("a")
+    for replica in (two, one, two):
+        await replica.beat()
+    await one.add("a")
+    await two.beat()
+    for replica in (one, two):
+        await replica.stats.read()
+        assert replica.requests("a") == 0, "another provider, that only has the same id"
+
+
+async def test_figures_of_a_provider_that_leaves_the_file_wait_for_it(alone: Replica) -> None:
+    await alone.use_file({"a": config("a")})
+    alone.stats.meter("a").record(Outcome(seconds=1))
+    await alone.use_file({})
+    await alone.use_file({"a": config("a")})
+    assert alone.requests("a") == 1, "its file may have been in the middle of an edit"
+
+
+async def test_who_was_built_before_a_removal_counts_into_the_new_figures(one: Replica) -> None:
+    await one.add("a")
+    again = one.build(config("a", priority=2), managed=True)
+    await one.unregister("a")
+    await one.register(again)
+    again.meter.record(Outcome(seconds=1))
+    assert one.requests("a") == 1
 
 
 async def test_an_adapter_that_closes_slowly_holds_up_nobody(one: Replica, two: Replica) -> None:

@@ -39,8 +39,7 @@ THREADS = 2 + min(32, (os.cpu_count() or 1) + 4)  # the loop's and the watchdog'
 # What the store keeps for longer than this waits: that there was a durable stream (a day), and who probes (130 s).
 TOMBSTONES = {"stream", "probe"}
 IN_STORE = "fakeredis._core._database.Item"  # one a key
-# Figures of the last hour, one for each of its minutes; and of providers that have gone, which are kept.
-FIGURES = {"proxy.tally.Meter", "proxy.tally.Tally", "proxy.tally.Histogram", "proxy.tally.LastError"}
+FIGURES = {"proxy.tally.Tally", "proxy.tally.Histogram"}  # of the last hour, one for each of its minutes
 
 
 def providers(upstream: str, cutting: str, nowhere: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from proxy.state.store import Lost, Store
-from proxy.tally import LastError, Meter, Tally, is_past, window_of
+from proxy.tally import ERROR, LastError, Meter, Tally, is_past, window_of
 
 LEASE_MS = 5_000
 GONE_SECONDS = 86_400
@@ -60,10 +60,10 @@ class StatsStore:
     def _rename(self) -> None:
         """Under a new name, of which the store knows nothing, everything is to be written."""
         self.process = secrets.token_hex(8)
-        self._active: dict[str, int] = {}  # as the store has them
+        self._active: dict[str, int | None] = {}  # as the store has them; None where that is not certain
         self._past: set[str] = set()  # fields that the store need not have any more
         for meter in self.meters.values():
-            meter.changed.update(meter.tallies)
+            meter.all_changed()
 
     def _hash(self, process: str) -> str:
         return self._store.key("stats", process)
@@ -76,9 +76,22 @@ class StatsStore:
 
     def idle(self) -> bool:
         """Nothing has changed since the last flush."""
-        return not any(
+        return not self._past and not any(
             meter.changed or self._active.get(name, 0) != meter.active for name, meter in self.meters.items()
         )
+
+    def drop(self, provider_id: str) -> None:
+        """Forgets what this process counted about a provider that is gone. What still runs there counts for nobody."""
+        if meter := self.meters.pop(provider_id, None):
+            self._past.update(f"{provider_id}|{name}" for name in (*meter.tallies, "active", ERROR))
+
+    async def forget(self, provider_id: str) -> None:
+        """As `drop`, and what dead processes counted too."""
+        self.drop(provider_id)
+        client = self._store.client
+        names = [name for name in await client.hkeys(self._retired) if name.startswith(f"{provider_id}|")]
+        if names:
+            await client.hdel(self._retired, *names)
 
     async def renew(self) -> None:
         """Says that this process lives. One whose lease is gone writes everything that the store does not have."""
@@ -94,17 +107,20 @@ class StatsStore:
                 process = self.process
                 self._come_back(process, await pipe.hgetall(self._gone(process)))
                 await pipe.watch(self._hash(self.process))
-            fields, past, active = self._fields(), list(self._past), {n: m.active for n, m in self.meters.items()}
+            process, fields, past = self.process, self._fields(), list(self._past)
+            active: dict[str, int | None] = {name: meter.active for name, meter in self.meters.items()}
+            self._active = dict.fromkeys(active)
             pipe.multi()
-            pipe.hset(self._hash(self.process), mapping=fields)
+            pipe.hset(self._hash(process), mapping=fields)
             if past:
-                pipe.hdel(self._hash(self.process), *past)
-            pipe.sadd(self._processes, self.process)
-            pipe.set(self._lease(self.process), "", px=LEASE_MS)
+                pipe.hdel(self._hash(process), *past)
+            pipe.sadd(self._processes, process)
+            pipe.set(self._lease(process), "", px=LEASE_MS)
             with self._changes_taken():
                 await pipe.execute()
-        self._active = active
-        self._past.difference_update(past)
+        if process == self.process:
+            self._active = active
+            self._past.difference_update(past)
 
     @contextlib.contextmanager
     def _changes_taken(self) -> Iterator[None]:
@@ -116,16 +132,20 @@ class StatsStore:
             yield
         except BaseException:
             for meter, names in taken:
-                meter.changed |= names & meter.tallies.keys()
+                meter.changed |= names & {*meter.tallies, ERROR}
             raise
 
     def _fields(self) -> dict[str, bytes]:
         fields = {"born": b"1"}
         for provider_id, meter in self.meters.items():
             self._past.update(f"{provider_id}|{slot}" for slot in meter.forget_the_past())
-            fields |= {f"{provider_id}|{slot}": msgspec.json.encode(meter.tallies[slot]) for slot in meter.changed}
-            fields[f"{provider_id}|active"] = str(meter.active).encode()
-            fields[f"{provider_id}|error"] = msgspec.json.encode(meter.last_error)
+            for name in meter.changed:
+                value = meter.last_error if name == ERROR else meter.tallies[name]
+                fields[f"{provider_id}|{name}"] = msgspec.json.encode(value)
+            active = f"{provider_id}|active"
+            if self._active.get(provider_id, 0) != meter.active or active in self._past:
+                fields[active] = str(meter.active).encode()
+        self._past -= fields.keys()  # another provider has got the id of one that is gone
         return fields
 
     def _come_back(self, process: str, gone: Mapping[str, str]) -> None:
@@ -133,7 +153,8 @@ class StatsStore:
         if process != self.process:
             return  # noticed meanwhile
         for provider_id, meter in read_meters(gone).items():
-            mine = self.meter(provider_id)
+            if (mine := self.meters.get(provider_id)) is None:
+                continue  # dropped meanwhile
             for slot, tally in meter.tallies.items():
                 mine.tallies.setdefault(slot, Tally()).merge(tally, sign=-1)
         self._rename()
@@ -168,7 +189,7 @@ class StatsStore:
     async def leave(self) -> None:
         """Writes the last figures and folds them at once, rather than after the lease."""
         for meter in self.meters.values():
-            meter.changed.update(meter.tallies)  # a flush that was broken off may still hold some back
+            meter.all_changed()  # a flush that was broken off may still hold some back
         await self.flush()
         await self._store.client.delete(self._lease(self.process))
         await self.fold(self.process)
@@ -205,7 +226,7 @@ def read_meters(fields: Mapping[str, str]) -> dict[str, Meter]:
         meter = meters[provider_id]
         if field == "active":
             meter.active = int(value)
-        elif field == "error":
+        elif field == ERROR:
             meter.last_error = msgspec.json.decode(value, type=LastError | None)
         else:
             meter.tallies[field] = msgspec.json.decode(value, type=Tally)
@@ -221,7 +242,7 @@ def _folded(retired: dict[str, Meter], dead: dict[str, Meter], now: float) -> tu
             kept.tallies.setdefault(slot, Tally()).merge(tally)
             if not is_past(slot, now):
                 fields[f"{provider_id}|{slot}"] = msgspec.json.encode(kept.tallies[slot])
-        newest = max((m.last_error for m in (kept, meter) if m.last_error), key=lambda e: e.at, default=None)
-        fields[f"{provider_id}|error"] = msgspec.json.encode(newest)
+        if errors := [m.last_error for m in (kept, meter) if m.last_error]:
+            fields[f"{provider_id}|{ERROR}"] = msgspec.json.encode(max(errors, key=lambda error: error.at))
     old = [f"{name}|{slot}" for name, meter in retired.items() for slot in meter.tallies if is_past(slot, now)]
     return fields, old
