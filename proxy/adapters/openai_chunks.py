@@ -31,12 +31,6 @@ class _Delta(msgspec.Struct, gc=False):
     images: Any = None
     function_call: Any = None
 
-    def plain_text(self) -> str:
-        """The text, if it holds nothing else for which there is an event."""
-        if not isinstance(self.content, str) or self.reasoning_content or self.reasoning or self.tool_calls:
-            return ""
-        return "" if self.has_more() else self.content
-
     def has_more(self) -> bool:
         """It holds a part of an answer for which there is no event."""
         return bool(self.refusal or self.audio or self.images or self.function_call or isinstance(self.content, list))
@@ -103,10 +97,13 @@ class ChunkReader:
         if chunk.usage or not chunk.choices or len(chunk.choices) > 1:
             return None
         choice = chunk.choices[0]
-        if choice.delta is None or choice.finish_reason or choice.index not in self._running:
+        delta = choice.delta
+        if delta is None or choice.finish_reason or choice.index not in self._running:
             return None
-        text = choice.delta.plain_text()
-        return TextDelta(index=choice.index or 0, content=text) if text else None
+        text = delta.content
+        if not text or not isinstance(text, str) or delta.reasoning_content or delta.reasoning or delta.tool_calls:
+            return None
+        return None if delta.has_more() else TextDelta(index=choice.index or 0, content=text)
 
     def _read_choice(self, chunk: _Chunk, choice: _Choice, events: list[Event]) -> None:
         index, delta = choice.index or 0, choice.delta

@@ -1,7 +1,5 @@
 """A body that comes token by token, read with less ado than aiohttp makes: of 7.5 us that it costs there, 1.8 less."""
 
-import asyncio
-
 import aiohttp
 
 
@@ -26,7 +24,9 @@ class TokenBody(aiohttp.StreamReader):
         if data:
             self._buffer.append(data)
             self._size += len(data)
-            self._wake()
+            waiter, self._waiter = self._waiter, None
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
             if self._size > self._high_water:
                 self._protocol.pause_reading()
         return False
@@ -44,26 +44,18 @@ class TokenBody(aiohttp.StreamReader):
                 raise self._exception
             if self._eof:
                 return b""
-            await self._wait("readany")
+            if not self._protocol.connected:
+                raise aiohttp.ClientConnectionError("connection closed")
+            if self._waiter is not None:
+                raise RuntimeError("readany() while another one waits")
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
         data = self._buffer.popleft() if len(self._buffer) == 1 else b"".join(self._buffer)
         self._buffer.clear()
         self._size = 0
         if self._protocol._reading_paused:
             self._protocol.resume_reading()
         return data
-
-    async def _wait(self, func_name: str) -> None:
-        if not self._protocol.connected:
-            raise aiohttp.ClientConnectionError("connection closed")
-        if self._waiter is not None:
-            raise RuntimeError(f"{func_name}() while another one waits")
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
