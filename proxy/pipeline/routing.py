@@ -68,10 +68,10 @@ class Router:
         return self._by_name
 
     def default(self) -> str:
-        """The provider that answers where a request names none: the preferred one. Raises RequestError (404)."""
+        """Who answers where nobody is named: of those in service the preferred one. Raises RequestError (404)."""
         if not self._upstreams:
             raise self._unknown("")
-        return min(self._upstreams.values(), key=lambda upstream: upstream.config.priority).id
+        return min(self, key=lambda upstream: (not upstream.usable(), upstream.config.priority)).id
 
     def durable(self, model: str) -> bool:
         """Whether what is asked of `model` is to be kept before it is shown. Raises RequestError (404)."""

@@ -134,6 +134,18 @@ def closes(upstream: Any) -> int:
     return int(upstream.adapter.closes)
 
 
+def test_where_nobody_is_named_the_preferred_one_that_is_in_service_answers() -> None:
+    it = house(c=3, a=1, b=2)
+    assert it.router.default() == "a"
+    it["a"].rest(60)
+    assert it.router.default() == "b", "the preferred one rests"
+    for name in "bc":
+        it[name].rest(60)
+    assert it.router.default() == "a", "somebody has to be asked"
+    with pytest.raises(RequestError, match="no provider is registered"):
+        House().router.default()
+
+
 async def test_put_replaces_in_peace_and_keeps_the_circuit() -> None:
     router = Router(registry(), NO_SESSION)
     old = router.build(config(models=["old"]), managed=True)
