@@ -12,29 +12,31 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 class _PlainDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One with nothing beside its text. What is None here is often there, and null."""
+    """One with nothing but its text. What is None here is often there, and null."""
 
+    content: str = ""
     role: Any = None
-    content: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    tool_calls: Any = None
+    reasoning_content: None = None
+    reasoning: None = None
+    tool_calls: None = None
     refusal: None = None
     audio: None = None
     function_call: None = None
 
 
 class _PlainChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    index: Any = None
-    delta: _PlainDelta | None = None
-    finish_reason: Any = None
+    delta: _PlainDelta
+    index: int = 0
+    finish_reason: None = None
     logprobs: None = None
     stop_reason: None = None
     native_finish_reason: None = None
 
 
 class _PlainChunk(msgspec.Struct, gc=False):
-    choices: list[_PlainChoice] | None = None
+    choices: list[_PlainChoice]
+    usage: None = None
+    error: None = None
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
@@ -46,17 +48,24 @@ _OF_THE_DELTA = frozenset({"role", "content", "reasoning_content", "reasoning", 
 _OF_A_VENDOR = ("refusal", "audio", "images", "function_call")
 
 
+def plain_text(raw: bytes) -> tuple[int, str] | None:
+    """The choice, and its text, of a chunk that says a piece of text and nothing else; None for any other.
+
+    Raises DecodeError for what is no JSON.
+    """
+    try:
+        choices = _decode_plain(raw).choices
+    except msgspec.ValidationError:
+        return None
+    return (choices[0].index, choices[0].delta.content) if len(choices) == 1 else None
+
+
 def beside(raw: bytes, index: int) -> dict[str, Any]:
     """What stands beside the text in choice `index` of the chunk `raw` and has no event of its own; mostly nothing.
 
     It has the shape of a choice: `{"logprobs": {...}, "delta": {"annotations": [...]}}`. Nulls are left out. Where
     the choice ends in this chunk, what is said of the whole choice is the FinishStep's.
     """
-    try:
-        _decode_plain(raw)  # of nearly all chunks, and a sixth of the work
-        return {}
-    except msgspec.ValidationError:
-        pass
     choice = choice_of(raw, index)
     found = {name: it for name, it in choice.items() if it is not None and name not in _OF_THE_CHOICE}
     if found and choice.get("finish_reason"):

@@ -43,7 +43,10 @@ class Start(Event, tag="start"):
 
 
 class TextDelta(Event, tag="text-delta"):
-    """`extra`: what else stood in the choice it came in (log probabilities, say), where a mode has re-cut the text."""
+    """`extra`: what else stood in the choice it came in (log probabilities, say), where a mode has re-cut the text.
+
+    Where it is empty, nothing did; None says nothing of that.
+    """
 
     commits = True
     content: str

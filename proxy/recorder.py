@@ -55,7 +55,7 @@ class Recorder:
         """Nearly all chunks differ from the one before in their text alone, byte for byte: those are not read again."""
         said, text = _unpadded(raw), to_json(event.content)
         before, after = self._around.get(event.index, (b"", b""))
-        if said == before + text + after and event.extra is None:
+        if said == before + text + after and not event.extra:
             return TextDelta(content=event.content, index=event.index, source=event.source)
         bare = self._taken_out(event)
         if bare.choice is bare.chunk is None and text in said:
@@ -69,6 +69,8 @@ class Recorder:
             event = msgspec.structs.replace(event, usage=_counted(event.usage))
         if raw is None or (type(event) is Vendor and event.parts == 1):
             return event
+        if type(event) is TextDelta:
+            event = msgspec.structs.replace(event, extra=event.extra or None)
         chunk = None
         if raw is not self._raw:
             self._raw, self._told = raw, set()

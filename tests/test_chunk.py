@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.adapters.openai_chunks import ChunkReader
-from proxy.chunk import add_choice, beside, merge
+from proxy.chunk import add_choice, beside, merge, plain_text
 from proxy.events import TextDelta
 from proxy.testing import chunk
 
@@ -34,6 +34,29 @@ def choice(delta: dict[str, Any], *, index: int = 0, **fields: Any) -> bytes:
 )
 def test_what_stands_beside_the_text_is_found(delta: Any, fields: Any, found: Any) -> None:
     assert beside(choice(delta, **fields), 0) == found
+
+
+@pytest.mark.parametrize(
+    ("delta", "fields", "plain"),
+    [
+        ({}, {}, True),
+        ({"role": "assistant", "refusal": None, "reasoning": None}, {"logprobs": None, "stop_reason": None}, True),
+        ({"reasoning": "b"}, {}, False),
+        ({"tool_calls": [{"index": 0}]}, {}, False),
+        ({"content": [{"text": "a"}]}, {}, False),
+        ({"mood": None}, {}, False),
+        ({}, {"logprobs": PROBABLE}, False),
+        ({}, {"finish_reason": "stop"}, False),
+    ],
+)
+def test_a_text_and_nothing_else_is_told_from_all_else(delta: Any, fields: Any, plain: bool) -> None:
+    assert plain_text(choice(delta, index=3, **fields)) == ((3, "a") if plain else None)
+
+
+def test_what_has_more_than_one_choice_or_none_is_no_text_alone() -> None:
+    both = {"choices": [{"index": 0, "delta": {"content": "a"}}, {"index": 1, "delta": {"content": "b"}}]}
+    told = [{**both, "choices": both["choices"][:1], "usage": {}}, {"error": {}, **both}, both, {"choices": []}, {}]
+    assert [plain_text(json.dumps(it).encode()) for it in told] == [None] * 5
 
 
 @pytest.mark.parametrize(

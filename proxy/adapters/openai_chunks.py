@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from proxy.chunk import plain_text
 from proxy.errors import Kind, ProviderError
 from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage, Vendor
 
@@ -62,22 +63,22 @@ class ChunkReader:
         self._usage: Usage | None = None
         self._running: set[int] = set()  # choices that have begun and not ended
         self._seen: set[int] = set()
+        self._plain = True  # chunks of text say nothing else, as far as they have come
 
     def read(self, payload: bytes) -> list[Event]:
         """The events in one chunk. Raises ProviderError if it is an error, or no chunk at all."""
         # JSON sent on several lines: the breaks stand between its values, or it could not be read.
         payload = payload.replace(b"\n", b" ")
         try:
-            chunk = _decode(payload)
             if not payload.isascii():
-                payload.decode()  # fields that we do not know have not been looked at
+                payload.decode()  # fields that we do not know are not looked at
+            if self._plain and (text := self._plain_text(payload)):
+                return [text]
+            chunk = _decode(payload)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise ProviderError(Kind.GARBLED, f"sent a chunk that cannot be read: {error}") from None
         if chunk.error:
             raise self._failure(chunk.error)
-        if text := self._plain_text(chunk):
-            text.raw = payload
-            return [text]
         events: list[Event] = []
         for choice in chunk.choices or ():
             self._read_choice(chunk, choice, events)
@@ -85,6 +86,8 @@ class ChunkReader:
             self._usage = _usage(chunk.usage)
             if not chunk.choices:
                 events.append(self._usage)
+        if len(events) == 1 and type(events[0]) is TextDelta:
+            self._plain = False  # its text comes with more, and will go on so
         if not events:
             events.append(Vendor())
         for event in events:
@@ -92,18 +95,12 @@ class ChunkReader:
             event.parts = len(events)
         return events
 
-    def _plain_text(self, chunk: _Chunk) -> TextDelta | None:
+    def _plain_text(self, payload: bytes) -> TextDelta | None:
         """The one event of a chunk with a piece of a running choice's text and nothing else: that is nearly all."""
-        if chunk.usage or not chunk.choices or len(chunk.choices) > 1:
+        index, text = plain_text(payload) or (0, "")
+        if not text or index not in self._running:
             return None
-        choice = chunk.choices[0]
-        delta = choice.delta
-        if delta is None or choice.finish_reason or choice.index not in self._running:
-            return None
-        text = delta.content
-        if not text or not isinstance(text, str) or delta.reasoning_content or delta.reasoning or delta.tool_calls:
-            return None
-        return None if delta.has_more() else TextDelta(index=choice.index or 0, content=text)
+        return TextDelta(index=index, content=text, extra={}, raw=payload)
 
     def _read_choice(self, chunk: _Chunk, choice: _Choice, events: list[Event]) -> None:
         index, delta = choice.index or 0, choice.delta

@@ -27,7 +27,8 @@ class Run:
     def add(self, event: TextDelta) -> None:
         self.text += event.content
         if event.extra is not None:
-            add_choice(self._extra, copy.deepcopy(event.extra))
+            if event.extra:
+                add_choice(self._extra, copy.deepcopy(event.extra))
         elif event.raw is not None and (extra := beside(event.raw, event.index)):
             add_choice(self._extra, extra)
 

@@ -46,8 +46,35 @@ def test_text() -> None:
     assert read(chunk({"content": "Hel"}), chunk({"content": "lo"})) == [
         START,
         TextDelta(content="Hel"),
-        TextDelta(content="lo"),
+        TextDelta(content="lo", extra={}),
     ]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"reasoning": "hm"},
+        {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]},
+        {"refusal": "no"},
+        {"images": [1]},
+        {"mood": "sunny"},
+        {"mood": None},
+    ],
+)
+def test_text_with_something_beside_it_is_read_as_it_always_is(more: dict[str, Any]) -> None:
+    """The short way, for text alone, must not be seen: whatever came before."""
+    one, odd = chunk({"content": "a"}), chunk({"content": "b", **more})
+    events = [event for event in read(one, odd) if event not in (START, TextDelta(content="a"))]
+    after_odd = read(one, odd, odd, one, odd)
+    assert after_odd == [START, TextDelta(content="a"), *events, *events, after_odd[-len(events) - 1], *events]
+    assert after_odd[-len(events) - 1] in (TextDelta(content="a"), TextDelta(content="a", extra={}))
+
+
+def test_of_text_alone_it_is_known_that_nothing_is_beside_it() -> None:
+    plain = {"content": "b", "role": "assistant", "refusal": None, "tool_calls": None}
+    odd = chunk({"content": "c"}, usage={"prompt_tokens": 1})
+    texts = read(chunk({"content": "a"}), chunk(plain, x_chunk=1), odd, chunk({"content": "d"}, finish="stop"))
+    assert [getattr(event, "extra", "") for event in texts[1:]] == [None, {}, None, None, ""]
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
