@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import random
+from collections.abc import Iterable
 from typing import Any
 
 from bench.load import Ask, load
@@ -18,6 +20,7 @@ PROXIES = ("nginx", "floor", "thin", "litellm")  # those that are not Weir
 
 PLAIN_REQUEST = "a plain request, CPU ms"
 TOKEN = "a streamed token at pace, CPU us"
+GENERATOR = "the load generator"
 
 
 def ask(
@@ -66,16 +69,21 @@ async def first_answer(name: str, proxy: Proxy, look: float) -> None:
 
 
 async def plain(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> None:
+    names = [name for name in ("direct", *PROXIES, "weir") if name in proxies]
+    for name in names:
+        figures.add(PLAIN_REQUEST, name)  # the rows stand in this order
+        await load(proxies[name].port, PLAIN, at_once=AT_ONCE, times=20)
     for number in range(rounds):
-        for name in ("direct", *PROXIES, "weir"):
-            if name in proxies:
-                proxy = proxies[name]
-                times = REQUESTS // AT_ONCE // (20 if name == "litellm" else 1)
-                if not number:
-                    await load(proxy.port, PLAIN, at_once=AT_ONCE, times=20)
-                before = cpu(proxy.pid)
-                await load(proxy.port, PLAIN, at_once=AT_ONCE, times=times)
-                figures.add(PLAIN_REQUEST, name, (cpu(proxy.pid) - before) / (times * AT_ONCE) * 1e3)
+        for name in shuffled(names, number):
+            proxy, times = proxies[name], REQUESTS // AT_ONCE // (20 if name == "litellm" else 1)
+            before = cpu(proxy.pid)
+            await load(proxy.port, PLAIN, at_once=AT_ONCE, times=times)
+            figures.add(PLAIN_REQUEST, name, (cpu(proxy.pid) - before) / (times * AT_ONCE) * 1e3)
+
+
+def shuffled(names: Iterable[str], number: int) -> list[str]:
+    """In an order that is this round's: who comes after LiteLLM finds another machine than who comes after nginx."""
+    return random.Random(number).sample([*names], len([*names]))
 
 
 async def tokens(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> None:
@@ -83,16 +91,20 @@ async def tokens(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> No
     ways |= {name: (proxies["weir"], way) for name, way in WAYS.items()}
     if "redis" in proxies:
         ways["weir, durable"] = (proxies["weir on redis"], DURABLE)
+    for name, (proxy, way) in ways.items():
+        figures.add(TOKEN, name)
+        if name == "direct":
+            figures.add(TOKEN, GENERATOR)
+        await load(proxy.port, way, at_once=STREAMS)
     for number in range(rounds):
-        for name, (proxy, way) in ways.items():
-            if not number:
-                await load(proxy.port, way, at_once=STREAMS)
+        for name in shuffled(ways, number):
+            proxy, way = ways[name]
             each = 1e6 / (STREAMS * TIMES * way.tokens)
             before, ours = cpu(proxy.pid), cpu(os.getpid())
             store = cpu(proxies["redis"].pid) if name == "weir, durable" else 0.0
             await load(proxy.port, way, at_once=STREAMS, times=TIMES)
             figures.add(TOKEN, name, (cpu(proxy.pid) - before) * each)
             if name == "direct":
-                figures.add(TOKEN, "the load generator", (cpu(os.getpid()) - ours) * each)
+                figures.add(TOKEN, GENERATOR, (cpu(os.getpid()) - ours) * each)
             if store:
                 figures.add(TOKEN, "redis, for weir, durable", (cpu(proxies["redis"].pid) - store) * each)

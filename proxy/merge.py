@@ -98,8 +98,9 @@ class Merge:
             if self._quiet:
                 self._quiet = False
                 return Quiet()
-            if ready := self.ready():
-                return self.take(self.oldest(ready))
+            for name, queue in self._queues.items():
+                if queue.events:
+                    return self.take(self.oldest(self.ready()) if self.labelled else name)
             if self._last is not None:
                 self._over = True
                 return self._last

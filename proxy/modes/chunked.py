@@ -1,6 +1,6 @@
 """Text is cut anew, into pieces of one size."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import Literal
 
 from pydantic import Field
@@ -44,38 +44,42 @@ class _Pieces(Run):
         self._seen = 0  # characters of it that are done with
         self._told = False  # the unit has been told what comes next
 
-    def cut(self) -> Iterator[TextDelta]:
+    def cut(self) -> list[TextDelta]:
         """The pieces that are certain, whatever comes."""
-        text, start = self.text, 0
+        text, start, pieces = self.text, 0, []
         for end in self._ends(text):
-            yield self.piece(text[start:end])
+            pieces.append(self.piece(text[start:end]))
             start = end
         self.text = text[start:]
         self._seen -= start
+        return pieces
 
-    def _ends(self, text: str) -> Iterator[int]:
-        start = 0
-        for cluster, whole in clusters(text, self._seen, runs=self._unit.runs and len(text) < MOST_HELD):
-            if not self._told and (whole or not cluster.isspace()):
-                self._told = True
-                if self._complete(self._unit.ends_before(cluster)):
-                    yield (start := self._seen)
-            if not whole:
-                break
+    def _ends(self, text: str) -> list[int]:
+        """Where in `text` pieces end."""
+        unit, start, ends = self._unit, 0, []
+        whole, growing = clusters(text, self._seen, runs=unit.runs and len(text) < MOST_HELD)
+        for cluster in whole:
+            if not self._told and unit.ends_before(cluster) and self._completes():
+                ends.append(start := self._seen)
             self._told = False
             self._seen += len(cluster)
-            if self._complete(self._unit.ends_after(cluster)) or self._seen - start >= MOST_HELD:
+            if (unit.ends_after(cluster) and self._completes()) or self._seen - start >= MOST_HELD:
                 self._units = 0
-                yield (start := self._seen)
+                ends.append(start := self._seen)
+        if growing and not self._told and not growing.isspace():
+            self._told = True
+            if unit.ends_before(growing) and self._completes():
+                ends.append(start := self._seen)
         while len(text) - start >= MOST_HELD:  # before a cluster that still grows; inside it, if it never ends
             self._units = 0
             if self._seen == start:
                 self._seen, self._told = len(text), False
-            yield (start := self._seen)
+            ends.append(start := self._seen)
+        return ends
 
-    def _complete(self, unit_ends: bool) -> bool:
-        """Counts a unit, and says whether it completes a piece."""
-        self._units += unit_ends
+    def _completes(self) -> bool:
+        """Counts a unit that has ended, and says whether it completes a piece."""
+        self._units += 1
         if self._units < self._size:
             return False
         self._units = 0

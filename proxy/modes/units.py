@@ -4,7 +4,6 @@ Where a cut falls depends on the text alone, not on the pieces in which it comes
 """
 
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,22 +14,17 @@ _RUN = re.compile(r"[A-Za-z]+|.", re.DOTALL)
 _LINE_END = ("\n", "\r", "\u0085", "\u2028", "\u2029")
 
 
-def clusters(text: str, start: int, *, runs: bool = False) -> Iterator[tuple[str, bool]]:
-    """What a reader takes for characters, from `start`, and whether each is complete: the last one may still grow.
+def clusters(text: str, start: int, *, runs: bool = False) -> tuple[list[str], str]:
+    """What a reader takes for characters, from `start`: those that are complete, and the last one if it may still grow.
 
     With `runs`, letters of English that follow each other come as one.
     """
-    rest, last = text[start:], ""
-    if not _is_plain(rest):
-        found: Iterable[str] = (match[0] for match in _CLUSTER.finditer(rest))
-    else:
-        found = _RUN.findall(rest) if runs else rest
-    for cluster in found:
-        if last:
-            yield last, True
-        last = cluster
-    if last:
-        yield last, last.endswith("\n")
+    rest = text[start:]
+    plain = _is_plain(rest)
+    found = list(rest) if plain and not runs else (_RUN if plain else _CLUSTER).findall(rest)
+    if not found or found[-1].endswith("\n"):
+        return found, ""
+    return found, found.pop()
 
 
 def _is_plain(text: str) -> bool:

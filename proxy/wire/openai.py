@@ -52,6 +52,8 @@ class ChunkEncoder:
         """The bytes that `event` adds to the stream; often none."""
         if event.commits and event.raw is not None and event.parts == 1 and not self._held:
             return b"data: " + event.raw + b"\n\n"  # nearly all of them
+        if type(event) is TextDelta and not self._held and _is_bare(event):  # of a mode, or of another wire
+            return b"data: " + self._text(event) + b"\n\n"
         return self._frames(event)
 
     def error(self, error: WeirError) -> bytes:
@@ -97,7 +99,7 @@ class ChunkEncoder:
         if isinstance(event, Usage):
             more = event.chunk or {}
             return [self._with([], usage=usage_fields(event), **more)] if self._include_usage else []
-        if type(event) is TextDelta and not (event.raw or event.extra or event.choice or event.chunk):
+        if type(event) is TextDelta and _is_bare(event):
             return [self._text(event)]
         choice = _choice(event)
         if choice is None:
@@ -118,6 +120,11 @@ class ChunkEncoder:
             self._facts = _facts(self._first)
         chunk = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
         return to_json({**(self._facts or {}), **chunk, "choices": list(choices), **more})
+
+
+def _is_bare(event: TextDelta) -> bool:
+    """There is nothing to be written but its text."""
+    return not (event.raw or event.extra or event.choice or event.chunk)
 
 
 def _failure(event: Error | Abort) -> WeirError:

@@ -131,7 +131,8 @@ async def test_an_answer_in_one_piece_takes_no_longer_than_in_many() -> None:
 def counted(unit: str, piece: str) -> int:
     """The units in a piece, the last one complete or not."""
     machine, units = UNITS[unit](), 1
-    for cluster, _ in [*clusters(piece, 0)][:-1]:
+    whole, growing = clusters(piece, 0)
+    for cluster in whole if growing else whole[:-1]:
         units += machine.ends_before(cluster) + machine.ends_after(cluster)
     return units
 

@@ -17,7 +17,7 @@ FLAGS = "\U0001f1e9\U0001f1ea|\U0001f1eb\U0001f1f7"
 def cut(unit: Unit, text: str) -> str:
     """The text with a bar where a unit ends."""
     shown = ""
-    for cluster, _ in clusters(text, 0):
+    for cluster in every(text):
         shown += "|" * unit.ends_before(cluster) + cluster + "|" * unit.ends_after(cluster)
     return shown.rstrip("|")
 
@@ -79,7 +79,13 @@ def test_a_line_ends_with_its_line_break(shown: str) -> None:
 
 
 def certain(text: str) -> list[str]:
-    return [cluster for cluster, whole in clusters(text, 0) if whole]
+    return clusters(text, 0)[0]
+
+
+def every(text: str, start: int = 0) -> list[str]:
+    """All clusters, whether or not the last one may grow."""
+    whole, growing = clusters(text, start)
+    return [*whole, *([growing] if growing else [])]
 
 
 def test_the_last_character_may_still_grow() -> None:
@@ -96,19 +102,18 @@ def test_a_line_break_does_not_grow() -> None:
 
 
 def test_reading_may_go_on_where_it_left_off() -> None:
-    assert [cluster for cluster, _ in clusters("abc\U0001f468", 1)] == ["b", "c", "\U0001f468"]
+    assert every("abc\U0001f468", 1) == ["b", "c", "\U0001f468"]
 
 
 @given(st.text(LETTERS), st.data())
 def test_what_is_certain_stays_so_whatever_comes(text: str, data: st.DataObject) -> None:
-    all_of_it = [cluster for cluster, _ in clusters(text, 0)]
+    all_of_it = every(text)
     assert all_of_it == regex.findall(r"\X", text), "the quick way and the thorough one differ"
     got, seen = list[str](), 0
     for end in [*sorted(data.draw(st.lists(st.integers(0, len(text))))), len(text)]:
-        for cluster, whole in clusters(text[:end], seen):
-            if whole:
-                got.append(cluster)
-                seen += len(cluster)
+        whole, _ = clusters(text[:end], seen)
+        got += whole
+        seen += len("".join(whole))
     assert got == all_of_it[: len(got)], "a character was cut in two"
     assert len(all_of_it) - len(got) <= 1
 
@@ -118,9 +123,9 @@ def test_what_is_certain_stays_so_whatever_comes(text: str, data: st.DataObject)
 def test_what_is_said_before_a_character_holds_for_what_it_grows_to(unit: type[Unit], before: str, rest: str) -> None:
     one, other = unit(), unit()
     for machine in (one, other):
-        for cluster, _ in clusters(before, 0):
+        for cluster in every(before):
             machine.ends_before(cluster)
-    grown = next(cluster for cluster, _ in clusters(rest, 0))
+    grown = every(rest)[0]
     for length in range(1, len(grown) + 1):
         if not grown[:length].isspace():
             assert copy.deepcopy(one).ends_before(grown[:length]) == copy.deepcopy(other).ends_before(grown)
