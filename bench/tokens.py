@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from bench.load import Ask, load
@@ -81,9 +81,9 @@ async def plain(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> Non
             figures.add(PLAIN_REQUEST, name, (cpu(proxy.pid) - before) / (times * AT_ONCE) * 1e3)
 
 
-def shuffled(names: Iterable[str], number: int) -> list[str]:
+def shuffled(names: Collection[str], number: int) -> list[str]:
     """In an order that is this round's: who comes after LiteLLM finds another machine than who comes after nginx."""
-    return random.Random(number).sample([*names], len([*names]))
+    return random.Random(number).sample([*names], len(names))
 
 
 async def tokens(proxies: dict[str, Proxy], rounds: int, figures: Figures) -> None:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 BEAT = 0.2  # seconds: how old anything that is shared may be
 SLOW_BEAT = 1.0  # seconds between renewals of the lease, and looks for dead processes
+FORGOTTEN = 10.0  # seconds after its removal a provider's figures go: all have noticed, and folded the dead, by then
 
 
 class Fleet:
@@ -41,6 +42,7 @@ class Fleet:
         self.circuits = CircuitStore(store, self.stats.process)
         self.file: dict[str, ProviderConfig] = {}
         self._stored: dict[str, str] = {}
+        self._gone: dict[str, float] = {}  # registrations that were removed, and when
         self._edits = 0  # of `_stored`, by this replica's own clients
         self._version: str | None = None
         self._task: asyncio.Task[None] | None = None
@@ -73,25 +75,22 @@ class Fleet:
         """Stores a registration for the whole fleet, and serves it here. Raises StoreAway."""
         config = msgspec.json.encode(upstream.config.private()).decode()
         await self.store.wait("registering a provider", self.providers.save(upstream.id, config))
-        upstream.meter = self.stats.meter(upstream.id)  # since it was built, one of its id may have been deleted
         self._edits += 1
         self._stored[upstream.id] = config
-        await self._change(self.router.put(upstream))
+        await self._change(self._put(upstream))
 
     async def unregister(self, provider_id: str) -> None:
-        """Its figures go with it. Raises StoreAway."""
-        await self.store.wait("removing a provider", self._delete(provider_id))
+        """Raises StoreAway."""
+        await self.store.wait("removing a provider", self.providers.delete(provider_id))
         self._edits += 1
         self._stored.pop(provider_id, None)
+        self._gone[provider_id] = asyncio.get_running_loop().time()
         await self._change(self.router.remove(provider_id))
 
-    async def _delete(self, provider_id: str) -> None:
-        await self.providers.delete(provider_id)
-        await self.stats.forget(provider_id)
-
-    def build(self, config: ProviderConfig, *, managed: bool) -> Upstream:
-        """An upstream that counts into this process's figures. Raises ConfigError."""
-        return self.router.build(config, managed=managed, meter=self.stats.meter(config.provider_id))
+    def _put(self, upstream: Upstream) -> Coroutine[Any, Any, None]:
+        """Takes it into service; from then on it counts into this process's figures."""
+        upstream.meter = self.stats.meter(upstream.id)
+        return self.router.put(upstream)
 
     async def _run(self) -> None:
         while True:
@@ -124,8 +123,9 @@ class Fleet:
                     up.circuit.changed = False
         await self.sessions.settle()
         version = await attempt("providers", self.providers.version())
-        if version is None and self._version is not None:
-            log.warning("Redis has lost its memory: registering again what this replica knows")
+        if version is None:
+            if self._version is not None:
+                log.warning("Redis has lost its memory: registering again what this replica knows")
             for up in self.router:
                 up.circuit.changed = up.circuit.generation > 0
             await attempt("providers", self.providers.restore(self._stored))
@@ -138,7 +138,14 @@ class Fleet:
         if slow:
             for process in await attempt("statistics", self.stats.dead()):
                 await attempt("statistics", self.stats.fold(process))
+            await self._forget_the_gone(now)
             self._last_slow = now
+
+    async def _forget_the_gone(self, now: float) -> None:
+        for provider_id in [name for name, since in self._gone.items() if now - since >= FORGOTTEN]:
+            if provider_id not in self._stored and self.router.get(provider_id) is None:
+                await self.store.attempt("statistics", self.stats.forget(provider_id))
+            del self._gone[provider_id]
 
     async def _look(self) -> tuple[dict[str, str], dict[str, Verdict]]:
         return await self.providers.load(), await self.circuits.load()
@@ -159,20 +166,20 @@ class Fleet:
             except ValidationError as error:  # registered by a newer Weir, say
                 why = "; ".join(f"{'.'.join(map(str, where))}: {what}" for where, what in mistakes(error))
                 self._say(name, f"provider {name} is registered in a form this replica cannot read: {why}")
+        now = asyncio.get_running_loop().time()
         gone = [upstream for upstream in self.router if upstream.id not in wanted]
         changes = [self.router.remove(upstream.id) for upstream in gone]
-        for upstream in gone:
-            if upstream.managed:  # one that left the file may come back with the next edit
-                self.stats.drop(upstream.id)
+        # What left the file may come back with the next edit.
+        self._gone |= {upstream.id: now for upstream in gone if upstream.managed and upstream.id not in self._stored}
         for name, (config, managed) in wanted.items():
             current = self.router.get(name)
             if current is None or current.config != config or current.managed != managed:
                 try:
-                    upstream = self.build(config, managed=managed)
+                    upstream = self.router.build(config, managed=managed)
                 except ConfigError as error:  # a type whose plugin this replica lacks
                     self._say(name, f"provider {name} cannot be served here: {error}")
                     continue
-                changes.append(self.router.put(upstream))
+                changes.append(self._put(upstream))
                 if self._task is not None:  # at the start, who opened us prepares them all
                     keep(self._preparing, self._prepare(upstream))
         await self._change(*changes)

@@ -79,7 +79,7 @@ def _short(event: Event, source: str) -> str | Event:
         type(event) is TextDelta
         and not event.index
         and event.raw is None
-        and event.extra is event.choice is event.chunk is None
+        and not (event.extra or event.choice or event.chunk)
     ):
         return event.content
     return msgspec.structs.replace(event, seq=0, source="")

@@ -53,7 +53,7 @@ async def register(weir: Weir, config: ProviderConfig, *, verify: bool = False) 
     work, RequestError (409) if it stands in the file, StoreAway.
     """
     check_managed(weir, config.provider_id)
-    upstream = weir.fleet.build(config, managed=True)
+    upstream = weir.router.build(config, managed=True)
     try:
         await upstream.prepare()
         verified = await probe(upstream) if verify else None

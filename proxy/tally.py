@@ -133,7 +133,6 @@ class LastError(msgspec.Struct):
     at: float
 
 
-ERROR = "error"  # the name of a meter's last error, beside those of its tallies
 WINDOWS = {"minute": (10, 6), "hour": (60, 60)}  # name -> seconds a slot, slots
 _SHORTEST = min(width for width, _ in WINDOWS.values())  # of which all the others are whole multiples
 
@@ -146,7 +145,7 @@ class Meter:
         self.active = 0  # streams that run now
         self.last_error: LastError | None = None
         self.tallies: dict[str, Tally] = {"total": Tally()}
-        self.changed: set[str] = set()  # names of tallies, and ERROR: what is to be written to the store
+        self.changed: set[str] = set()  # names of tallies to be written to the store
 
     def record(self, outcome: Outcome, error: str = "") -> None:
         """Counts the end of an attempt; `error` is its failure, in words, redacted."""
@@ -156,7 +155,6 @@ class Meter:
             self.changed.add(name)
         if outcome.failure is not None:
             self.last_error = LastError(message=error, kind=outcome.failure, at=now)
-            self.changed.add(ERROR)
 
     def add(self, name: str, count: int = 1) -> None:
         """Counts something that is no attempt."""
@@ -164,10 +162,6 @@ class Meter:
             others = self._tally(slot).others
             others[name] = others.get(name, 0) + count
             self.changed.add(slot)
-
-    def all_changed(self) -> None:
-        """Everything is to be written to the store, whatever it has."""
-        self.changed.update(self.tallies, [ERROR] if self.last_error else ())
 
     def _tally(self, slot: str) -> Tally:
         if slot not in self.tallies:

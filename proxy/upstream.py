@@ -30,7 +30,6 @@ class Upstream:
         adapter: BaseProviderAdapter,
         *,
         managed: bool = False,
-        meter: Meter | None = None,
         clock: Callable[[], float] = time.time,
     ):
         self.config = config
@@ -38,7 +37,7 @@ class Upstream:
         self.managed = managed
         self.clock = clock
         self.circuit = Circuit()
-        self.meter = meter or Meter(clock)
+        self.meter = Meter(clock)  # who takes it into service may have it count into another one
         self.estimate = Estimate()
         self.rests_until = 0.0  # it answered 429 and said how long to wait
         self.active = 0  # streams that run now on this registration

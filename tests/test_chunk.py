@@ -44,6 +44,7 @@ def test_what_stands_beside_the_text_is_found(delta: Any, fields: Any, found: An
         ({"reasoning": "b"}, {}, False),
         ({"tool_calls": [{"index": 0}]}, {}, False),
         ({"content": [{"text": "a"}]}, {}, False),
+        ({"tool_calls": [], "reasoning_content": ""}, {"finish_reason": ""}, True),
         ({"mood": None}, {}, False),
         ({}, {"logprobs": PROBABLE}, False),
         ({}, {"finish_reason": "stop"}, False),
@@ -55,7 +56,13 @@ def test_a_text_and_nothing_else_is_told_from_all_else(delta: Any, fields: Any, 
 
 def test_what_has_more_than_one_choice_or_none_is_no_text_alone() -> None:
     both = {"choices": [{"index": 0, "delta": {"content": "a"}}, {"index": 1, "delta": {"content": "b"}}]}
-    told = [{**both, "choices": both["choices"][:1], "usage": {}}, {"error": {}, **both}, both, {"choices": []}, {}]
+    told = [
+        {**both, "choices": both["choices"][:1], "usage": {"a": 1}},
+        {"error": {}, **both},
+        both,
+        {"choices": []},
+        {},
+    ]
     assert [plain_text(json.dumps(it).encode()) for it in told] == [None] * 5
 
 

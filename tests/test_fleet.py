@@ -10,7 +10,7 @@ import pytest
 
 from proxy.circuit import FAILURES, Verdict
 from proxy.errors import ConfigError, Kind, StoreAway
-from proxy.fleet import Fleet
+from proxy.fleet import FORGOTTEN, Fleet
 from proxy.pipeline.routing import Router
 from proxy.provider import ProviderConfig
 from proxy.registry import Registry
@@ -71,8 +71,18 @@ class Replica(Fleet):
             self._last_slow = -100.0
         await self._try_beat()
 
+    def let_pass(self, seconds: float) -> None:
+        """As if whatever has gone had gone so much earlier."""
+        self._gone = {name: since - seconds for name, since in self._gone.items()}
+
+    def count(self, provider_id: str, times: int = 1) -> None:
+        upstream = self.router.get(provider_id)
+        assert upstream, f"{provider_id} is not served"
+        for _ in range(times):
+            upstream.meter.record(Outcome(seconds=1))
+
     async def add(self, provider_id: str, **fields: Any) -> Upstream:
-        upstream = self.build(config(provider_id, **fields), managed=True)
+        upstream = self.router.build(config(provider_id, **fields), managed=True)
         await self.register(upstream)
         return upstream
 
@@ -85,7 +95,8 @@ class Replica(Fleet):
         return sorted(upstream.id for upstream in self.router)
 
     def requests(self, provider_id: str) -> int:
-        return self.stats.sum()[provider_id].windows["total"].requests
+        figures = self.stats.sum().get(provider_id)
+        return figures.windows["total"].requests if figures else 0
 
 
 @pytest.fixture(params=["embedded", "redis"])
@@ -354,39 +365,131 @@ async def test_figures_of_all_and_of_the_dead(one: Replica, two: Replica, stores
     assert one.requests("a") == 2
 
 
-async def test_figures_go_with_a_provider_that_is_removed(one: Replica, two: Replica) -> None:
+async def counted_and_removed(one: Replica, two: Replica, times: int = 5) -> None:
+    """A provider at which both have counted, and that both know to be gone."""
     await one.add("a")
-    for replica in (one, two):
-        await replica.beat()
-        upstream = replica.router.get("a")
-        assert upstream
-        upstream.meter.record(Outcome(seconds=1))
-        await replica.beat()
-    await one.unregister("a")
     for replica in (two, one, two):
         await replica.beat()
+    for replica in (one, two):
+        replica.count("a", times)
+        await replica.beat()
+    await one.unregister("a")
+    for replica in (one, two):
+        await replica.beat()
+
+
+async def test_figures_of_a_removed_provider_are_forgotten(one: Replica, two: Replica, stores: Stores) -> None:
+    await counted_and_removed(one, two)
+    for replica in (one, two):
+        replica.let_pass(FORGOTTEN)
+        await replica.beat(slow=True)
+        await replica.beat()
+    late = Replica(stores())
+    await late.stats.read()
+    assert (one.requests("a"), two.requests("a"), late.requests("a")) == (0, 0, 0)
+    assert not one._gone, "it is forgotten once"
+
+
+async def test_those_of_the_dead_go_too(one: Replica, two: Replica, stores: Stores) -> None:
+    await counted_and_removed(one, two)
+    await two.store.client.delete(two.store.key("process", two.stats.process))
+    await one.beat(slow=True)
+    one.let_pass(FORGOTTEN)
+    for _ in range(2):
+        await one.beat(slow=True)
+    late = Replica(stores())
+    await late.stats.read()
+    assert late.requests("a") == 0
+
+
+async def test_a_provider_that_comes_back_in_time_has_its_figures_still(one: Replica, two: Replica) -> None:
+    """Whoever replaces a registration may well remove it first: nobody is to count from where others do not."""
+    await counted_and_removed(one, two)
+    await one.add("a")
+    for replica in (one, two, one, two):
+        replica.let_pass(FORGOTTEN)
+        await replica.beat(slow=True)
+        await replica.stats.read()
+        assert replica.requests("a") == 10
+    one.count("a")
+    await one.beat()
+    await two.stats.read()
+    assert two.requests("a") == 11
+
+
+async def test_who_comes_late_counts_into_new_figures(one: Replica, two: Replica) -> None:
+    await counted_and_removed(one, two)
+    again = one.router.build(config("a"), managed=True)  # by a client who asked before the figures went
+    for replica in (one, two):
+        replica.let_pass(FORGOTTEN)
+        await replica.beat(slow=True)
+    await one.register(again)
+    one.count("a")
+    await two.beat()
+    await one.beat()
+    await two.stats.read()
+    assert one.requests("a") == two.requests("a") == 1
+
+
+async def test_figures_of_what_was_not_removed_stay(one: Replica, two: Replica, stores: Stores) -> None:
+    """A registration that a newer Weir has changed, in a way that we cannot read; and one that left the file."""
     await one.add("a")
     await two.beat()
-    for replica in (one, two):
-        await replica.stats.read()
-        assert replica.requests("a") == 0, "another provider, that only has the same id"
+    await two.use_file({"b": config("b")})
+    two.count("a", 3)
+    two.count("b", 4)
+    await two.beat()
+    await one.providers.save("a", '{"provider_id": "a", "nobody": "knows"}')
+    await two.use_file({})
+    await two.beat()
+    assert two.serves() == []
+    two.let_pass(FORGOTTEN)
+    await two.beat(slow=True)
+    late = Replica(stores())
+    await late.stats.read()
+    assert (late.requests("a"), late.requests("b")) == (3, 4)
 
 
-async def test_figures_of_a_provider_that_leaves_the_file_wait_for_it(alone: Replica) -> None:
-    await alone.use_file({"a": config("a")})
-    alone.stats.meter("a").record(Outcome(seconds=1))
-    await alone.use_file({})
-    await alone.use_file({"a": config("a")})
-    assert alone.requests("a") == 1, "its file may have been in the middle of an edit"
+async def test_what_cannot_be_forgotten_yet_is_forgotten_later(
+    one: Replica, two: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await counted_and_removed(one, two)
+    await two.stats.leave()
+
+    async def away(provider_id: str) -> None:
+        raise ConnectionError("Redis went away")
+
+    one.let_pass(FORGOTTEN)
+    with monkeypatch.context() as patch:
+        patch.setattr(one.stats, "forget", away)
+        await one.beat(slow=True)
+    for _ in range(2):
+        await one.beat(slow=True)
+    await one.stats.read()
+    assert one.requests("a") == 0
 
 
-async def test_who_was_built_before_a_removal_counts_into_the_new_figures(one: Replica) -> None:
+async def test_a_refused_registration_leaves_no_figures(alone: Replica) -> None:
+    alone.router.build(config("a"), managed=True)
+    with pytest.raises(ConfigError):
+        alone.router.build(config("b", provider_type="nobody's"), managed=True)
+    assert not alone.stats.meters
+
+
+async def test_a_verdict_does_not_hide_that_redis_lost_its_memory(one: Replica, stores: Stores) -> None:
+    """It comes before the look, and what was registered must not seem to have been removed."""
     await one.add("a")
-    again = one.build(config("a", priority=2), managed=True)
-    await one.unregister("a")
-    await one.register(again)
-    again.meter.record(Outcome(seconds=1))
-    assert one.requests("a") == 1
+    await one.beat()
+    await forget(stores())
+    circuit = one.router.get("a").circuit  # type: ignore[union-attr]
+    for _ in range(FAILURES):
+        circuit.failed(circuit.generation, time.time())
+    assert circuit.changed
+    late = Replica(stores())
+    for replica in (one, one, late, late):
+        await replica.beat()
+    assert one.serves() == late.serves() == ["a"]
+    assert late.router.get("a").circuit.verdict.open  # type: ignore[union-attr]
 
 
 async def test_an_adapter_that_closes_slowly_holds_up_nobody(one: Replica, two: Replica) -> None:

@@ -63,7 +63,8 @@ class ChunkReader:
         self._usage: Usage | None = None
         self._running: set[int] = set()  # choices that have begun and not ended
         self._seen: set[int] = set()
-        self._plain = True  # chunks of text say nothing else, as far as they have come
+        self._plain = False  # text came last, so what comes now is probably text alone
+        self._odd = False  # no: it comes with log probabilities, say
 
     def read(self, payload: bytes) -> list[Event]:
         """The events in one chunk. Raises ProviderError if it is an error, or no chunk at all."""
@@ -86,8 +87,9 @@ class ChunkReader:
             self._usage = _usage(chunk.usage)
             if not chunk.choices:
                 events.append(self._usage)
-        if len(events) == 1 and type(events[0]) is TextDelta:
-            self._plain = False  # its text comes with more, and will go on so
+        if is_text := len(events) == 1 and type(events[0]) is TextDelta:
+            self._odd = self._odd or self._plain
+        self._plain = is_text and not self._odd
         if not events:
             events.append(Vendor())
         for event in events:
@@ -97,7 +99,10 @@ class ChunkReader:
 
     def _plain_text(self, payload: bytes) -> TextDelta | None:
         """The one event of a chunk with a piece of a running choice's text and nothing else: that is nearly all."""
-        index, text = plain_text(payload) or (0, "")
+        found = plain_text(payload)
+        if found is None:
+            return None
+        index, text = found
         if not text or index not in self._running:
             return None
         return TextDelta(index=index, content=text, extra={}, raw=payload)

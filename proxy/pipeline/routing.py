@@ -9,7 +9,6 @@ import aiohttp
 from proxy.errors import ConfigError, RequestError, redact
 from proxy.provider import ProviderConfig
 from proxy.registry import Registry
-from proxy.tally import Meter
 from proxy.upstream import Upstream
 
 Route = tuple[Upstream, str]  # and the upstream's name of the model
@@ -32,7 +31,7 @@ class Router:
     def get(self, provider_id: str) -> Upstream | None:
         return self._upstreams.get(provider_id)
 
-    def build(self, config: ProviderConfig, *, managed: bool, meter: Meter | None = None) -> Upstream:
+    def build(self, config: ProviderConfig, *, managed: bool) -> Upstream:
         """An upstream that is not in service yet. Raises ConfigError, for an unknown provider_type say."""
         adapter_type = self._registry.adapter(config.provider_type)
         if managed and adapter_type.only_in_file:
@@ -45,7 +44,7 @@ class Router:
         except Exception as error:  # an adapter may be a plugin's
             said = redact(f"its adapter cannot be made: {error!r}", config.secrets())
             raise ConfigError([f"provider {config.provider_id}: {said}"]) from None
-        return Upstream(config, adapter, managed=managed, meter=meter, clock=self._clock)
+        return Upstream(config, adapter, managed=managed, clock=self._clock)
 
     async def put(self, upstream: Upstream) -> None:
         """Takes `upstream` into service, in place of the one with its id; the circuit stays as it is."""
@@ -71,7 +70,9 @@ class Router:
         """Who answers where nobody is named: of those in service the preferred one. Raises RequestError (404)."""
         if not self._upstreams:
             raise self._unknown("")
-        return min(self, key=lambda upstream: (not upstream.usable(), upstream.config.priority)).id
+        if usable := [upstream for upstream in self if upstream.usable()]:
+            return min(usable, key=lambda upstream: upstream.config.priority).id
+        return min(self, key=Upstream.due).id
 
     def durable(self, model: str) -> bool:
         """Whether what is asked of `model` is to be kept before it is shown. Raises RequestError (404)."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from proxy.state.store import Lost, Store
-from proxy.tally import ERROR, LastError, Meter, Tally, is_past, window_of
+from proxy.tally import LastError, Meter, Tally, is_past, window_of
 
 LEASE_MS = 5_000
 GONE_SECONDS = 86_400
@@ -60,10 +60,10 @@ class StatsStore:
     def _rename(self) -> None:
         """Under a new name, of which the store knows nothing, everything is to be written."""
         self.process = secrets.token_hex(8)
-        self._active: dict[str, int | None] = {}  # as the store has them; None where that is not certain
-        self._past: set[str] = set()  # fields that the store need not have any more
+        self._active: dict[str, int] = {}  # as the store has them
+        self._past: set[str] = set()  # fields that are to go from the store
         for meter in self.meters.values():
-            meter.all_changed()
+            meter.changed.update(meter.tallies)
 
     def _hash(self, process: str) -> str:
         return self._store.key("stats", process)
@@ -80,14 +80,10 @@ class StatsStore:
             meter.changed or self._active.get(name, 0) != meter.active for name, meter in self.meters.items()
         )
 
-    def drop(self, provider_id: str) -> None:
-        """Forgets what this process counted about a provider that is gone. What still runs there counts for nobody."""
-        if meter := self.meters.pop(provider_id, None):
-            self._past.update(f"{provider_id}|{name}" for name in (*meter.tallies, "active", ERROR))
-
     async def forget(self, provider_id: str) -> None:
-        """As `drop`, and what dead processes counted too."""
-        self.drop(provider_id)
+        """What this process has counted about a provider that is gone, and what the dead have."""
+        if meter := self.meters.pop(provider_id, None):
+            self._past.update(f"{provider_id}|{name}" for name in (*meter.tallies, "active", "error"))
         client = self._store.client
         names = [name for name in await client.hkeys(self._retired) if name.startswith(f"{provider_id}|")]
         if names:
@@ -107,45 +103,40 @@ class StatsStore:
                 process = self.process
                 self._come_back(process, await pipe.hgetall(self._gone(process)))
                 await pipe.watch(self._hash(self.process))
-            process, fields, past = self.process, self._fields(), list(self._past)
-            active: dict[str, int | None] = {name: meter.active for name, meter in self.meters.items()}
-            self._active = dict.fromkeys(active)
+            fields, active = self._fields(), {name: meter.active for name, meter in self.meters.items()}
+            past = self._past - fields.keys()  # another provider may have got the id of one that is gone
             pipe.multi()
-            pipe.hset(self._hash(process), mapping=fields)
+            pipe.hset(self._hash(self.process), mapping=fields)
             if past:
-                pipe.hdel(self._hash(process), *past)
-            pipe.sadd(self._processes, process)
-            pipe.set(self._lease(process), "", px=LEASE_MS)
+                pipe.hdel(self._hash(self.process), *past)
+            pipe.sadd(self._processes, self.process)
+            pipe.set(self._lease(self.process), "", px=LEASE_MS)
             with self._changes_taken():
                 await pipe.execute()
-        if process == self.process:
-            self._active = active
-            self._past.difference_update(past)
+        self._active = active
 
     @contextlib.contextmanager
     def _changes_taken(self) -> Iterator[None]:
         """What has changed counts as written, unless what follows fails."""
         taken = [(meter, meter.changed) for meter in self.meters.values()]
+        past, self._past = self._past, set()
         for meter, _ in taken:
             meter.changed = set()
         try:
             yield
         except BaseException:
             for meter, names in taken:
-                meter.changed |= names & {*meter.tallies, ERROR}
+                meter.changed |= names & meter.tallies.keys()
+            self._past |= past
             raise
 
     def _fields(self) -> dict[str, bytes]:
         fields = {"born": b"1"}
         for provider_id, meter in self.meters.items():
             self._past.update(f"{provider_id}|{slot}" for slot in meter.forget_the_past())
-            for name in meter.changed:
-                value = meter.last_error if name == ERROR else meter.tallies[name]
-                fields[f"{provider_id}|{name}"] = msgspec.json.encode(value)
-            active = f"{provider_id}|active"
-            if self._active.get(provider_id, 0) != meter.active or active in self._past:
-                fields[active] = str(meter.active).encode()
-        self._past -= fields.keys()  # another provider has got the id of one that is gone
+            fields |= {f"{provider_id}|{slot}": msgspec.json.encode(meter.tallies[slot]) for slot in meter.changed}
+            fields[f"{provider_id}|active"] = str(meter.active).encode()
+            fields[f"{provider_id}|error"] = msgspec.json.encode(meter.last_error)
         return fields
 
     def _come_back(self, process: str, gone: Mapping[str, str]) -> None:
@@ -153,8 +144,9 @@ class StatsStore:
         if process != self.process:
             return  # noticed meanwhile
         for provider_id, meter in read_meters(gone).items():
-            if (mine := self.meters.get(provider_id)) is None:
-                continue  # dropped meanwhile
+            if f"{provider_id}|total" in self._past:
+                continue  # it was forgotten meanwhile
+            mine = self.meter(provider_id)
             for slot, tally in meter.tallies.items():
                 mine.tallies.setdefault(slot, Tally()).merge(tally, sign=-1)
         self._rename()
@@ -189,7 +181,7 @@ class StatsStore:
     async def leave(self) -> None:
         """Writes the last figures and folds them at once, rather than after the lease."""
         for meter in self.meters.values():
-            meter.all_changed()  # a flush that was broken off may still hold some back
+            meter.changed.update(meter.tallies)  # a flush that was broken off may still hold some back
         await self.flush()
         await self._store.client.delete(self._lease(self.process))
         await self.fold(self.process)
@@ -226,7 +218,7 @@ def read_meters(fields: Mapping[str, str]) -> dict[str, Meter]:
         meter = meters[provider_id]
         if field == "active":
             meter.active = int(value)
-        elif field == ERROR:
+        elif field == "error":
             meter.last_error = msgspec.json.decode(value, type=LastError | None)
         else:
             meter.tallies[field] = msgspec.json.decode(value, type=Tally)
@@ -242,7 +234,7 @@ def _folded(retired: dict[str, Meter], dead: dict[str, Meter], now: float) -> tu
             kept.tallies.setdefault(slot, Tally()).merge(tally)
             if not is_past(slot, now):
                 fields[f"{provider_id}|{slot}"] = msgspec.json.encode(kept.tallies[slot])
-        if errors := [m.last_error for m in (kept, meter) if m.last_error]:
-            fields[f"{provider_id}|{ERROR}"] = msgspec.json.encode(max(errors, key=lambda error: error.at))
+        newest = max((m.last_error for m in (kept, meter) if m.last_error), key=lambda e: e.at, default=None)
+        fields[f"{provider_id}|error"] = msgspec.json.encode(newest)
     old = [f"{name}|{slot}" for name, meter in retired.items() for slot in meter.tallies if is_past(slot, now)]
     return fields, old

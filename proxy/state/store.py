@@ -63,12 +63,13 @@ class Store:
         """A connection of its own, on which an exchange may take so many seconds; PATIENCE if nothing is said."""
         return Line(self.dedicated(None), patience or PATIENCE)
 
-    def announce(self, pipe: Any) -> None:
+    def announce(self, pipe: Any, *, begin: bool = True) -> None:
         """Adds to a transaction that providers or circuits have changed: every replica looks within a beat.
 
-        A new value each time, rather than a count: a Redis that lost its memory cannot come to the same one again.
+        A new value each time, rather than a count: a Redis that lost its memory cannot come to the same one again. With
+        `begin` false nothing is said in a store that has none, for that one would seem to have forgotten nothing.
         """
-        pipe.set(self.key("version"), secrets.token_hex(8))
+        pipe.set(self.key("version"), secrets.token_hex(8), xx=not begin)
 
     async def wait(self, what: str, work: Coroutine[Any, Any, _T], *, timed: bool = True) -> _T:
         """As `attempt`, for a request: while Redis is known to be away it is not asked."""

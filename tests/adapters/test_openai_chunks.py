@@ -46,35 +46,36 @@ def test_text() -> None:
     assert read(chunk({"content": "Hel"}), chunk({"content": "lo"})) == [
         START,
         TextDelta(content="Hel"),
-        TextDelta(content="lo", extra={}),
+        TextDelta(content="lo"),
     ]
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"reasoning": "hm"},
-        {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]},
-        {"refusal": "no"},
-        {"images": [1]},
-        {"mood": "sunny"},
-        {"mood": None},
-    ],
-)
-def test_text_with_something_beside_it_is_read_as_it_always_is(more: dict[str, Any]) -> None:
-    """The short way, for text alone, must not be seen: whatever came before."""
-    one, odd = chunk({"content": "a"}), chunk({"content": "b", **more})
-    events = [event for event in read(one, odd) if event not in (START, TextDelta(content="a"))]
-    after_odd = read(one, odd, odd, one, odd)
-    assert after_odd == [START, TextDelta(content="a"), *events, *events, after_odd[-len(events) - 1], *events]
-    assert after_odd[-len(events) - 1] in (TextDelta(content="a"), TextDelta(content="a", extra={}))
+ODD: list[dict[str, Any]] = [
+    {"reasoning": "hm"},
+    {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]},
+    {"refusal": "no"},
+    {"images": [1]},
+    {"mood": "sunny"},
+    {"content": ""},
+    {"content": None, "reasoning": "hm"},
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_came_before_does_not_change_how_a_chunk_is_read(odd: dict[str, Any]) -> None:
+    """There is a short way for text alone, which is taken where text came last."""
+    one, other = chunk({"content": "a"}), chunk({"content": "b", **odd})
+    alone = read(chunk({"role": "assistant"}), other)[1:]
+    for before in ([one], [one, one], [one, one, other], [one, one, other, one, one], [one, other, other]):
+        events = read(*before, other)
+        assert events[len(events) - len(alone) :] == alone, f"after {before}"
 
 
 def test_of_text_alone_it_is_known_that_nothing_is_beside_it() -> None:
-    plain = {"content": "b", "role": "assistant", "refusal": None, "tool_calls": None}
-    odd = chunk({"content": "c"}, usage={"prompt_tokens": 1})
-    texts = read(chunk({"content": "a"}), chunk(plain, x_chunk=1), odd, chunk({"content": "d"}, finish="stop"))
-    assert [getattr(event, "extra", "") for event in texts[1:]] == [None, {}, None, None, ""]
+    plain = chunk({"content": "b", "role": "assistant", "refusal": None}, x_chunk=1)
+    odd = chunk({"content": "c", "x": 1})
+    texts = read(chunk({"content": "a"}), plain, plain, odd, plain, plain)[1:]
+    assert [getattr(event, "extra", "") for event in texts] == [None, None, {}, None, None, None]
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])

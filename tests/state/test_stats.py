@@ -353,58 +353,16 @@ async def test_fields_that_a_failed_flush_did_not_remove_go_with_the_next(stores
     count(process)
     await flush_into_the_void(process, store, landed=False)
     await process.flush()
-    left = await store.client.hlen(store.key("stats", process.process))
-    assert left == 1 + 2 + 2, "born; total and active; the slots of now"
+    assert await store.client.hlen(store.key("stats", process.process)) == 1 + 3 + 2
 
 
-async def fields_of(store: Store, *name: str, provider: str = "a") -> set[str]:
-    """What the store has of a provider's figures, by their names in the hash `name`."""
+async def fields_of(store: Store, *name: str, provider: str = "a") -> list[str]:
+    """Those of a provider in the hash of that name."""
     fields = await store.client.hkeys(store.key("stats", *name))
-    return {field.partition("|")[2].partition(":")[0] for field in fields if field.startswith(f"{provider}|")}
+    return [field for field in fields if field.startswith(f"{provider}|")]
 
 
-async def test_a_flush_writes_what_has_changed_and_nothing_else(store: Store) -> None:
-    process = StatsStore(store, Clock())
-    count(process, failure=Kind.SERVER)
-    process.meter("b")
-    await process.flush()
-    assert await fields_of(store, process.process) == {"total", "minute", "hour", "error"}
-    assert await fields_of(store, process.process, provider="b") == {"total"}
-    await store.client.hdel(store.key("stats", process.process), "a|total", "a|error", "b|total")
-    process.meter("a").active += 1
-    await process.flush()
-    assert await fields_of(store, process.process) == {"minute", "hour", "active"}, "the store has the rest already"
-    assert await fields_of(store, process.process, provider="b") == set()
-
-
-@pytest.mark.parametrize("landed", [True, False])
-async def test_what_runs_now_is_told_again_after_a_lost_reply(stores: Stores, store: Store, landed: bool) -> None:
-    process, reader = StatsStore(store), StatsStore(stores())
-    count(process)
-    await process.flush()
-    process.meter("a").active += 1
-    await flush_into_the_void(process, store, landed=landed)
-    process.meter("a").active -= 1
-    assert not process.idle(), "nobody knows what the store has"
-    await process.flush()
-    await reader.read()
-    assert reader.sum()["a"].active == 0
-
-
-async def test_the_last_error_outlives_its_process(stores: Stores, store: Store) -> None:
-    process = StatsStore(store)
-    count(process, failure=Kind.SERVER)
-    await process.flush()
-    count(process)
-    await process.leave()
-    reader = StatsStore(stores())
-    await reader.read()
-    error = reader.sum()["a"].last_error
-    assert error is not None
-    assert (error.message, error.kind) == ("broken", Kind.SERVER)
-
-
-async def test_figures_of_a_provider_that_is_gone_leave_nothing(stores: Stores, store: Store) -> None:
+async def test_what_is_forgotten_leaves_nothing(stores: Stores, store: Store) -> None:
     dead, process, other = StatsStore(store), StatsStore(store), StatsStore(stores())
     for each in (dead, process, other):
         count(each, failure=Kind.SERVER)
@@ -416,26 +374,37 @@ async def test_figures_of_a_provider_that_is_gone_leave_nothing(stores: Stores, 
     assert not process.idle(), "the store is still to be told"
     await process.flush()
     assert process.idle()
-    assert await fields_of(store, process.process) == await fields_of(store, "retired") == set()
-    assert await seen_by(other) == 1, "its own; nobody has told it"
-    other.drop("a")
+    assert not await fields_of(store, process.process)
+    assert not await fields_of(store, "retired")
+    assert await seen_by(other) == 1, "its own: it forgets for itself"
+    await other.forget("a")
     await other.flush()
-    assert "a" not in other.sum()
+    assert await seen_by(StatsStore(stores())) == 0
     assert await seen_by(other, provider="b") == 3, "the figures of others stay"
 
 
-async def test_what_still_runs_at_a_provider_that_is_gone_counts_for_nobody(store: Store) -> None:
+@pytest.mark.parametrize("landed", [True, False])
+async def test_what_is_forgotten_goes_for_all_lost_replies(store: Store, landed: bool) -> None:
+    process = StatsStore(store)
+    count(process)
+    await process.flush()
+    await process.forget("a")
+    await flush_into_the_void(process, store, landed=landed)
+    await process.flush()
+    assert not await fields_of(store, process.process)
+
+
+async def test_what_still_runs_at_a_provider_that_is_forgotten_counts_for_nobody(store: Store) -> None:
     process = StatsStore(store)
     count(process)
     gone = process.meter("a")
     gone.active += 1
     await process.flush()
-    process.drop("a")
+    await process.forget("a")
     gone.record(Outcome(seconds=1))
     gone.active -= 1
     await process.flush()
-    assert "a" not in process.sum()
-    assert await fields_of(store, process.process) == set()
+    assert not await fields_of(store, process.process)
 
 
 async def test_another_provider_of_that_id_begins_anew(stores: Stores, store: Store) -> None:
@@ -443,9 +412,10 @@ async def test_another_provider_of_that_id_begins_anew(stores: Stores, store: St
     count(process, 5, failure=Kind.SERVER)
     process.meter("a").active += 1
     await process.flush()
-    process.drop("a")
+    await process.forget("a")
     process.meter("a").active += 1
     count(process)
+    await flush_into_the_void(process, store, landed=False)
     await process.flush()
     await process.flush()
     assert await seen_by(reader) == 1
@@ -453,16 +423,16 @@ async def test_another_provider_of_that_id_begins_anew(stores: Stores, store: St
     assert (figures.active, figures.last_error) == (1, None)
 
 
-async def test_a_sleeper_takes_nothing_off_a_provider_that_is_gone(stores: Stores, store: Store) -> None:
+async def test_a_sleeper_takes_nothing_off_what_came_after(stores: Stores, store: Store) -> None:
     sleeper, other = StatsStore(store), StatsStore(stores())
-    count(sleeper, 2)
+    count(sleeper, 5)
     await sleeper.flush()
     await expire(store, sleeper)
     await reap(other)
-    sleeper.drop("a")
-    await sleeper.read()
-    assert "a" not in sleeper.meters
-    assert await seen_by(other) == 2, "as the dead left them"
+    await sleeper.forget("a")
+    count(sleeper)
+    await sleeper.flush()
+    assert await seen_by_all(sleeper, other) == 1
 
 
 async def test_the_retired_totals_stay_small(stores: Stores, store: Store) -> None:
