@@ -162,12 +162,9 @@ class Weir(weir.Weir):
         """The request that `body` is, found to be one that can be answered. Raises RequestError."""
         given = {name: value for name, value in body.items() if value is not None}
         asked = StreamingRequest(given, secrets.token_hex(16), self.router.default)
-        chat, options = asked.chat, asked.chat.options
-        chat.owner = owner(None, asked.user_id)
-        self.registry.mode(options.mode, options.config, chat.options_in)
-        for name in chat.sources:
-            self.router.routes(name)
-        return chat
+        asked.chat.owner = owner(None, asked.user_id)
+        self.pipeline.check(asked.chat)
+        return asked.chat
 
 
 class StreamingContext:

@@ -104,7 +104,7 @@ class ChatRequest:
     """One request. `fields` are the body's fields for the adapter: all but model, messages, tools, stream and weir."""
 
     def __init__(self, body: dict[str, Any], id: str):
-        known = _check(body)
+        known = converted(body, _Known)
         self.id = id
         self.model = known.model
         self.messages: list[dict[str, Any]] = body["messages"]
@@ -209,19 +209,16 @@ def _children(node: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return node.values() if isinstance(node, dict) else node
 
 
+_T = TypeVar("_T")
 _FIELD = re.compile(r"(?:missing required|contains unknown) field `(.*)`")
 
 
-def _check(body: dict[str, Any]) -> _Known:
+def converted(data: Any, kind: type[_T]) -> _T:
+    """`data` as a `kind`. Raises RequestError: what msgspec says, with the field at fault named."""
     try:
-        return msgspec.convert(body, _Known)
+        return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise wrong_field(error) from None
-
-
-def wrong_field(error: msgspec.ValidationError) -> RequestError:
-    """What msgspec says, with the field at fault named."""
-    message, _, path = str(error).partition(" - at `$")
-    absent = _FIELD.search(message)
-    param = (path.rstrip("`") + (f".{absent[1]}" if absent else "")).lstrip(".")
-    return RequestError(f"{param}: {message}", param=param)
+        message, _, path = str(error).partition(" - at `$")
+        absent = _FIELD.search(message)
+        param = (path.rstrip("`") + (f".{absent[1]}" if absent else "")).lstrip(".")
+        raise RequestError(f"{param}: {message}", param=param) from None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from proxy.errors import RequestError
-from proxy.request import ChatRequest, wrong_field
+from proxy.request import ChatRequest, converted
 from proxy.session.conversation import SESSION_ID
 
 Format = Literal["sse", "openai", "ui"]
@@ -33,10 +33,7 @@ class StreamingRequest:
 
     def __init__(self, body: dict[str, Any], id: str, default: Callable[[], str]):
         """`default` tells who answers where the body names nobody. Raises RequestError naming the field at fault."""
-        try:
-            known = msgspec.convert(body, _Body)
-        except msgspec.ValidationError as error:
-            raise wrong_field(error) from None
+        known = converted(body, _Body)
         self.format: Format = known.stream_format
         self.user_id = known.user_id
         sources = known.provider_ids or [known.provider_id or known.model or default()]

@@ -32,6 +32,7 @@ class Upstream:
         managed: bool = False,
         clock: Callable[[], float] = time.time,
     ):
+        self.id = config.provider_id
         self.config = config
         self.adapter = adapter
         self.managed = managed
@@ -45,10 +46,6 @@ class Upstream:
         self._holds = 0  # streams, and requests that may yet become one
         self._retired = False
         self._closing: asyncio.Task[None] | None = None
-
-    @property
-    def id(self) -> str:
-        return self.config.provider_id
 
     def usable(self) -> bool:
         now = self.clock()

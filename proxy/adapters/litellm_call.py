@@ -11,7 +11,7 @@ import httpx
 import msgspec
 from yarl import URL
 
-from proxy.adapters.openai import error_message, refusal
+from proxy.adapters.openai import error_message, refusal, rest_of
 from proxy.adapters.token_body import by_tokens
 from proxy.errors import Kind, ProviderError, redact
 from proxy.provider import ProviderConfig
@@ -98,10 +98,7 @@ class UpstreamCall(httpx.AsyncBaseTransport):
         return response
 
     async def _refused(self, response: aiohttp.ClientResponse) -> ProviderError:
-        try:
-            text = (await response.content.read(65536)).decode(errors="replace")
-        except (aiohttp.ClientError, OSError):
-            text = ""
+        text = (await rest_of(response)).decode(errors="replace")
         response.close()
         said = refusal(response, error_message(text) or response.reason or "")
         if said.kind is Kind.REJECTED and any(phrase in text.lower() for phrase in _OPERATORS_FAULT):

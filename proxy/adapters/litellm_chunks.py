@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from proxy.adapters.openai_chunks import usage_of
 from proxy.errors import Kind, ProviderError
 from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage
 
@@ -239,9 +240,4 @@ def _get(thing: Any, name: str) -> Any:
 
 
 def _usage(usage: Any) -> Usage:
-    details = usage if isinstance(usage, dict) else usage.model_dump(mode="json", exclude_none=True)
-    return Usage(
-        input_tokens=details.get("prompt_tokens") or 0,
-        output_tokens=details.get("completion_tokens") or 0,
-        details=details,
-    )
+    return usage_of(usage if isinstance(usage, dict) else usage.model_dump(mode="json", exclude_none=True))

@@ -39,12 +39,9 @@ class LocalAdapter(OpenAIAdapter):
         self, config: ProviderConfig, session: aiohttp.ClientSession, clock: Callable[[], float] = time.monotonic
     ):
         super().__init__(config, session)
+        self.defaults = {}
         self._clock = clock
         self._engine: Engine | None = None
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        return {}
 
     def context_window(self, model: str) -> int | None:
         window: int = self.config.params.get("n_ctx", NUMBERS["n_ctx"][0])

@@ -38,6 +38,7 @@ class OpenAIAdapter(BaseProviderAdapter):
 
     def __init__(self, config: ProviderConfig, session: aiohttp.ClientSession):
         super().__init__(config, session)
+        self.defaults = config.params  # fields of the body that a request need not name
         self._timeout = aiohttp.ClientTimeout(total=None, connect=config.timeouts.connect)
 
     async def stream_chat(
@@ -55,7 +56,7 @@ class OpenAIAdapter(BaseProviderAdapter):
                         if payload.startswith(b"[DONE]"):
                             yield chunks.finish()
                             if not content.at_eof():
-                                await _rest_of(response)  # the connection can then serve the next request
+                                await rest_of(response)  # the connection can then serve the next request
                             return
                         for event in chunks.read(payload):
                             yield event
@@ -64,11 +65,6 @@ class OpenAIAdapter(BaseProviderAdapter):
             except ValueError as error:
                 raise ProviderError(Kind.GARBLED, str(error)) from None
             yield chunks.finish(least=body.get("n") or 1)  # nobody said that this was all
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """Fields of the body that a request need not name."""
-        return self.config.params
 
     async def endpoint(self) -> tuple[str, dict[str, str]]:
         """Where to ask, and the headers that let us in."""
@@ -101,7 +97,7 @@ class OpenAIAdapter(BaseProviderAdapter):
         return response
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ProviderError:
-        text = (await _rest_of(response)).decode(errors="replace")
+        text = (await rest_of(response)).decode(errors="replace")
         return refusal(response, self._redact(error_message(text)))
 
     def _redact(self, text: str) -> str:
@@ -144,7 +140,7 @@ def error_message(text: str) -> str:
     return body if isinstance(body, str) else text.strip()
 
 
-async def _rest_of(response: aiohttp.ClientResponse) -> bytes:
+async def rest_of(response: aiohttp.ClientResponse) -> bytes:
     """What else comes of a body soon, up to 64 KB or until it breaks."""
     data = b""
     try:

@@ -84,7 +84,7 @@ class ChunkReader:
         for choice in chunk.choices or ():
             self._read_choice(chunk, choice, events)
         if chunk.usage:
-            self._usage = _usage(chunk.usage)
+            self._usage = usage_of(chunk.usage)
             if not chunk.choices:
                 events.append(self._usage)
         if is_text := len(events) == 1 and type(events[0]) is TextDelta:
@@ -149,7 +149,7 @@ def _tool_input(index: int, call: _ToolCall) -> ToolInputDelta:
     )
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
+def usage_of(usage: dict[str, Any]) -> Usage:
     tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
     return Usage(input_tokens=_count(tokens_in), output_tokens=_count(tokens_out), details=usage)
 

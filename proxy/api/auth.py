@@ -87,7 +87,7 @@ def owner_of(connection: HTTPConnection, user_id: str | None = None) -> str:
 def _check_host(connection: HTTPConnection) -> None:
     """Without keys only this machine may ask; a foreign Host means a browser was led here by another site's DNS."""
     host, origin = connection.headers.get("host", ""), connection.headers.get("origin")
-    if not _local(f"//{host}") or (origin is not None and not _local(origin)):
+    if not is_loopback(host_of(f"//{host}")) or (origin is not None and not is_loopback(host_of(origin))):
         raise AccessError(
             "without WEIR_API_KEYS and WEIR_ADMIN_KEY only requests to localhost are served", status=403, code="no_keys"
         )
@@ -100,11 +100,11 @@ def is_loopback(host: str | None) -> bool:
     return False
 
 
-def _local(url: str) -> bool:
-    """Not so for the Origin `null`, which a sandboxed frame of any site can have."""
+def host_of(url: str) -> str | None:
+    """None for the Origin `null`, which a sandboxed frame of any site can have."""
     with contextlib.suppress(ValueError):
-        return is_loopback(urlsplit(url).hostname)
-    return False
+        return urlsplit(url).hostname
+    return None
 
 
 async def client(connection: HTTPConnection) -> None:

@@ -37,7 +37,7 @@ class Express:
         endpoint = ROUTES[scope["path"]]
 
         async def run(request: Request) -> Response:
-            self._mount.attach(request)
+            await self._mount.attach(request)
             await client(request)
             return await endpoint(request)
 

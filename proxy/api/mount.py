@@ -53,7 +53,7 @@ class Mount:
 
     def __init__(self, settings: Settings | None = None, path: Path | None = None):
         self.settings = settings or Settings()
-        self.router = APIRouter(dependencies=[Depends(self._attach)], lifespan=self.lifespan)
+        self.router = APIRouter(dependencies=[Depends(self.attach)], lifespan=self.lifespan)
         self._keys = Keys(self.settings)
         self._path = path
         self._weir: Weir | None = None
@@ -83,10 +83,7 @@ class Mount:
             finally:
                 self._weir = None
 
-    def attach(self, connection: HTTPConnection) -> None:
+    async def attach(self, connection: HTTPConnection) -> None:
         """Lets a request find this Weir. Raises WeirError while it does not run."""
         connection.state.weir = self.weir
         connection.state.keys = self._keys
-
-    async def _attach(self, connection: HTTPConnection) -> None:
-        self.attach(connection)

@@ -15,7 +15,7 @@ from proxy.api.auth import client, owner_of
 from proxy.api.json import read_object
 from proxy.api.route import Route
 from proxy.journey import Journey
-from proxy.request import wrong_field
+from proxy.request import converted
 from proxy.state.sessions import SessionRef
 from proxy.streaming_request import StreamingRequest
 from proxy.weir import Weir
@@ -41,10 +41,7 @@ async def ui_chat(request: Request) -> Response:
     """
     weir: Weir = request.state.weir
     body = await read_object(request)
-    try:
-        chat = msgspec.convert(body, _Chat)
-    except msgspec.ValidationError as error:
-        raise wrong_field(error) from None
+    chat = converted(body, _Chat)
     fields = {name: value for name, value in body.items() if name not in OURS}
     told = {
         **fields,

@@ -1,15 +1,13 @@
 """GET /api/streaming/ws/{user_id}: the handshake of a WebSocket. Who may not come in is told so before it opens."""
 
-import contextlib
 import secrets
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from proxy.api.auth import is_loopback, owner_of
+from proxy.api.auth import host_of, is_loopback, owner_of
 from proxy.api.errors import error_response
 from proxy.api.route import Route
 from proxy.api.socket import Socket
@@ -51,16 +49,10 @@ def check_origin(websocket: WebSocket, settings: Settings) -> None:
     origin = websocket.headers.get("origin")
     if origin is None or {"*", origin.lower()} & set(settings.origins):
         return
-    page, here = _host(origin), _host("//" + websocket.headers.get("host", ""))
+    page, here = host_of(origin), host_of("//" + websocket.headers.get("host", ""))
     if page is None or (page != here and not (is_loopback(page) and is_loopback(here))):
         told = f"pages of {origin[:100]!r} may not connect: WEIR_ORIGINS does not name them"
         raise AccessError(told, status=403, code="foreign_origin")
-
-
-def _host(url: str) -> str | None:
-    with contextlib.suppress(ValueError):
-        return urlsplit(url).hostname
-    return None
 
 
 def _session_of(websocket: WebSocket, user_id: str) -> str:

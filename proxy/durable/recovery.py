@@ -90,8 +90,8 @@ class Recovery:
             self._pipeline.check(request)
         except RequestError:  # nobody serves it any more, or not here
             return None
-        if request.options.session_id is not None:
-            request.options.replace_last = await self._is_last_turn(self.log.about.session)
+        if (session := self.log.about.session) is not None:
+            request.options.replace_last = await self._is_last_turn(session)
         return request.with_messages([*request.messages, *self._transcript.told])
 
     def _produced(self, request: ChatRequest, marker: Recovered, prefill: str = "") -> Production:
@@ -123,10 +123,8 @@ class Recovery:
         except WeirError as error:  # the stream's own end matters more
             log.warning("the turn of stream %s: %s", self.log.id, error.message)
 
-    async def _is_last_turn(self, ref: SessionRef | None) -> bool:
+    async def _is_last_turn(self, ref: SessionRef) -> bool:
         """Whether the session's last turn is this stream's, which a new answer is to replace."""
-        if ref is None:
-            return False
         try:
             session = await self._pipeline.sessions.load(ref)
         except StoreAway:

@@ -4,7 +4,6 @@ Where a cut falls depends on the text alone, not on the pieces in which it comes
 """
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar
 
 import regex
@@ -72,33 +71,22 @@ class Words(Unit):
     Punctuation belongs to what it follows: "Hello, " is one, "\u4f60\u597d\uff0c" (hello and a comma) are two.
     """
 
-    def __init__(self) -> None:
-        self._word = _Word()
+    # What is in it so far: anything at all, a letter or digit, one of a dense script; and whether a blank was last.
+    _said = _letter = _dense = _blank = False
 
     def ends_before(self, cluster: str) -> bool:
-        word = self._word
         if cluster.isspace():
-            word.blank = True
+            self._blank = True
             return False
         dense = not cluster.isascii() and _DENSE.match(cluster) is not None
         letter = dense or cluster[0].isalnum()
-        ends = (word.said and word.blank) or (word.letter and dense) or (word.dense and letter)
+        ends = (self._said and self._blank) or (self._letter and dense) or (self._dense and letter)
         if ends:
-            word = self._word = _Word()
-        word.said, word.blank = True, False
-        word.letter |= letter
-        word.dense |= dense
+            self._letter = self._dense = False
+        self._said, self._blank = True, False
+        self._letter |= letter
+        self._dense |= dense
         return ends
-
-
-@dataclass(slots=True)
-class _Word:
-    """What is in it so far: anything at all, a letter or digit, one of a dense script; and whether a blank was last."""
-
-    said: bool = False
-    letter: bool = False
-    dense: bool = False
-    blank: bool = False
 
 
 _CLOSES = regex.compile(
@@ -113,48 +101,37 @@ class Sentences(Unit):
     A line break ends one too. A `.` does not if a small letter follows, or if nothing but a number comes before it.
     """
 
-    def __init__(self) -> None:
-        self._sentence = _Sentence()
+    # What is in it so far: anything at all, a letter; and what was last: a stop, blanks, a line break among them.
+    _said = _letter = _blank = _broken = False
+    _stop = ""
 
     def ends_before(self, cluster: str) -> bool:
-        sentence = self._sentence
         if cluster.isspace():
-            sentence.blank = True
-            sentence.broken |= cluster.endswith(_LINE_END)
+            self._blank = True
+            self._broken |= cluster.endswith(_LINE_END)
             return False
-        stop = sentence.stop_of(cluster)
-        if sentence.stop and not sentence.blank and (stop or _CLOSES.match(cluster)):
-            sentence.stop = stop or sentence.stop
+        stop = self._stop_of(cluster)
+        if self._stop and not self._blank and (stop or _CLOSES.match(cluster)):
+            self._stop = stop or self._stop
             return False
-        ends = sentence.ends_before(cluster)
+        ends = self._ends(cluster)
         if ends:
-            sentence = self._sentence = _Sentence()
-        sentence.said, sentence.blank, sentence.broken = True, False, False
-        sentence.letter |= cluster[0].isalpha()
-        sentence.stop = stop
+            self._letter = False
+        self._said, self._blank, self._broken = True, False, False
+        self._letter |= cluster[0].isalpha()
+        self._stop = stop
         return ends
 
-
-@dataclass(slots=True)
-class _Sentence:
-    """What is in it so far: anything at all, a letter; and what was last: a stop, blanks, a line break among them."""
-
-    said: bool = False
-    letter: bool = False
-    stop: str = ""
-    blank: bool = False
-    broken: bool = False
-
-    def stop_of(self, cluster: str) -> str:
+    def _stop_of(self, cluster: str) -> str:
         """The stop that `cluster` is, if it may end this sentence."""
         first = cluster[0]
         if first in ".\u2026":
-            return first if self.letter else ""
+            return first if self._letter else ""
         return first if _STOPS.match(first) else ""
 
-    def ends_before(self, following: str) -> bool:
-        if not self.said or self.broken or not self.stop:
-            return self.said and self.broken
-        if self.stop in (".", "\u2026"):
-            return self.blank and not following[0].islower()
-        return self.blank or not self.stop.isascii()  # where there are no blanks, none is needed
+    def _ends(self, following: str) -> bool:
+        if not self._said or self._broken or not self._stop:
+            return self._said and self._broken
+        if self._stop in (".", "\u2026"):
+            return self._blank and not following[0].islower()
+        return self._blank or not self._stop.isascii()  # where there are no blanks, none is needed

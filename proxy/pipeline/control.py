@@ -9,7 +9,7 @@ import msgspec
 from proxy.errors import RequestError, WeirError
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.stream import LONGEST_PAUSE, Stream
-from proxy.request import wrong_field
+from proxy.request import converted
 from proxy.session.conversation import Feedback
 from proxy.state.controls import ControlBus
 from proxy.state.store import Store
@@ -38,10 +38,7 @@ class Control(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     @classmethod
     def read(cls, action: str, data: dict[str, Any]) -> "Control":
         """Raises RequestError that names the field at fault."""
-        try:
-            control = msgspec.convert({**data, "action": action}, cls)
-        except msgspec.ValidationError as error:
-            raise wrong_field(error) from None
+        control = converted({**data, "action": action}, cls)
         if action == "steer" and not control.instruction.strip():
             raise RequestError("instruction: say how the answer is to go on", param="instruction")
         if action == "feedback" and control.rating is None and not control.remark:

@@ -89,7 +89,9 @@ class Pipeline:
         if self.log_content:
             _log_content(sources)
         self.live.pop(stream.id, None)
-        self._remember(stream)
+        self._past[stream.id] = stream
+        if len(self._past) > MOST_PAST:
+            self._past.popitem(last=False)
         self.failover.budget.running = len(self.live)
         stream.close()
         stream.journey.close()
@@ -123,11 +125,6 @@ class Pipeline:
             )
             for name in names
         ]
-
-    def _remember(self, stream: Stream) -> None:
-        self._past[stream.id] = stream
-        if len(self._past) > MOST_PAST:
-            self._past.popitem(last=False)
 
     def _tell(self, what: str, journey: Journey) -> None:
         for monitor in self.registry.monitors:

@@ -14,11 +14,8 @@ from proxy.request import ChatRequest
 class Running(Protocol):
     """`id` is what controls find it by, `journey` what becomes of the reading."""
 
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def journey(self) -> Journey: ...
+    id: str
+    journey: Journey
 
     def events(self) -> AbstractAsyncContextManager[AsyncGenerator[Event, None]]:
         """Entered once; raises what keeps it from beginning. Leaving the block ends what nobody else reads."""
@@ -40,28 +37,19 @@ class Running(Protocol):
 class Live:
     """An answer that lives as long as its reader does."""
 
+    position = ""
+
     def __init__(self, pipeline: Pipeline, request: ChatRequest, stream: Stream):
+        self.id, self.journey = stream.id, stream.journey
         self.stream = stream
         self._pipeline = pipeline
         self._request = request
-
-    @property
-    def id(self) -> str:
-        return self.stream.id
-
-    @property
-    def journey(self) -> Journey:
-        return self.stream.journey
 
     def events(self) -> AbstractAsyncContextManager[AsyncGenerator[Event, None]]:
         return self._pipeline.answer(self._request, self.stream)
 
     def stop(self, reason: str) -> None:
         self.stream.stop(reason)
-
-    @property
-    def position(self) -> str:
-        return ""
 
     def has_had(self, event: Event) -> bool:
         return False

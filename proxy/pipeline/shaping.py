@@ -41,8 +41,6 @@ async def shaped(mode: StreamingGenerator, name: str, merge: Merge, deadline: De
         said = f"mode {name}: kept what it was given for {PATIENCE:g} s"
         last = Error(message=said, code=MODE_FAILED)
     except Exception as error:
-        if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopAsyncIteration):
-            pass  # it read on after the end
         log.exception("mode %s failed", name)
         last = Error(message=f"mode {name} failed: {type(error).__name__}: {error}", code=MODE_FAILED)
     yield last

@@ -106,8 +106,9 @@ class Store:
             raise
         except (RedisError, OSError) as error:
             self._failed(error)
-            if isinstance(error, ReadOnlyError):
-                await reconnect(self.client)
+            if isinstance(error, ReadOnlyError):  # the host's name may lead to another server by now
+                with contextlib.suppress(RedisError, OSError):
+                    await self.client.connection_pool.disconnect(inuse_connections=False)
             raise StoreAway(what) from None
         finally:
             if not task.done():
@@ -155,12 +156,6 @@ class Store:
             sentinel = getattr(client.connection_pool, "sentinel_manager", None)
             for each in (client, *(sentinel.sentinels if sentinel else ())):
                 await each.aclose()
-
-
-async def reconnect(client: Any) -> None:
-    """After a ReadOnlyError: the host's name may lead to another server by now."""
-    with contextlib.suppress(RedisError, OSError):
-        await client.connection_pool.disconnect(inuse_connections=False)
 
 
 def open_store(url: str | None, prefix: str = "weir:") -> Store:

@@ -12,8 +12,7 @@ KEEP_ALIVE = b": keep-alive\n\n"  # a comment: whatever the format, no client ta
 class Encoder(Protocol):
     """Writes one stream in one format, as server-sent events. `content_headers` go on the answer besides the usual."""
 
-    @property
-    def content_headers(self) -> Mapping[str, str]: ...
+    content_headers: Mapping[str, str]
 
     def encode(self, event: Event) -> bytes:
         """The bytes that `event` adds to the stream: whole server-sent events, or nothing."""

@@ -6,7 +6,7 @@ import msgspec
 
 from proxy.errors import RequestError, WeirError
 from proxy.events import Event
-from proxy.request import parse_object, wrong_field
+from proxy.request import converted, parse_object
 from proxy.wire.native import fields
 
 LONGEST_NAME = 128  # characters of a request_id
@@ -25,9 +25,7 @@ class Message(msgspec.Struct):
 def read(text: str | bytes) -> Message:
     """Raises RequestError that names the field at fault."""
     try:
-        return msgspec.convert(parse_object(text), Message)
-    except msgspec.ValidationError as error:
-        raise wrong_field(error) from None
+        return converted(parse_object(text), Message)
     except RequestError as error:
         error.message = error.message.replace("the body", "the message", 1)
         raise
@@ -47,10 +45,7 @@ class Resumed(msgspec.Struct, forbid_unknown_fields=True):
 
 def resumed(data: dict[str, object]) -> Resumed:
     """Raises RequestError that names the field at fault."""
-    try:
-        return msgspec.convert(data, Resumed)
-    except msgspec.ValidationError as error:
-        raise wrong_field(error) from None
+    return converted(data, Resumed)
 
 
 def stream_event(request_id: str, event: Event, position: str = "") -> str:

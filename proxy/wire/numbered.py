@@ -3,7 +3,7 @@
 https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from proxy.errors import WeirError
 from proxy.events import Event
@@ -22,10 +22,7 @@ class Numbered:
         self._encoder = encoder
         self._after = after
         self._place = place
-
-    @property
-    def content_headers(self) -> Mapping[str, str]:
-        return self._encoder.content_headers
+        self.content_headers = encoder.content_headers
 
     def encode(self, event: Event) -> bytes:
         data, after = self._encoder.encode(event), self._after

@@ -117,7 +117,7 @@ class ChunkEncoder:
 
     def _with(self, choices: Iterable[Mapping[str, Any]], **more: Any) -> bytes:
         if self._facts is None and self._first is not None:
-            self._facts = _facts(self._first)
+            self._facts = _scalars(msgspec.json.decode(self._first))
         chunk = {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
         return to_json({**(self._facts or {}), **chunk, "choices": list(choices), **more})
 
@@ -133,12 +133,8 @@ def _failure(event: Error | Abort) -> WeirError:
     return WeirError(f"the stream was stopped: {event.reason}", status=503, code="stopped")
 
 
-def _facts(chunk: bytes) -> dict[str, Any]:
-    """What every chunk of an answer repeats, such as system_fingerprint; not what only pads or belongs to one."""
-    return _scalars(msgspec.json.decode(chunk))
-
-
 def _scalars(fields: dict[str, Any]) -> dict[str, Any]:
+    """What every chunk of an answer repeats, such as system_fingerprint; not what only pads or belongs to one."""
     return {name: it for name, it in fields.items() if isinstance(it, str | int | float) and name != "obfuscation"}
 
 

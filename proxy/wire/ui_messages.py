@@ -10,7 +10,7 @@ import msgspec
 
 from proxy.chunk import merge
 from proxy.errors import RequestError
-from proxy.request import wrong_field
+from proxy.request import converted
 
 Messages = list[dict[str, Any]]
 
@@ -72,10 +72,7 @@ def continued(messages: list[dict[str, Any]]) -> str:
 
 
 def _checked(messages: Any) -> list[_Message]:
-    try:
-        found = msgspec.convert({"messages": messages}, _Body).messages
-    except msgspec.ValidationError as error:
-        raise wrong_field(error) from None
+    found = converted({"messages": messages}, _Body).messages
     for place, message in enumerate(found):
         for number, part in enumerate(message.parts):
             where = f"messages[{place}].parts[{number}]"
