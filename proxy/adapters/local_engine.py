@@ -5,6 +5,7 @@ JSON, from stdin, writes one line, its address, to stdout once it serves, and en
 however that died. What it says before it serves goes to stderr; after that it is silent, as it may quote prompts.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -31,7 +32,8 @@ def main() -> None:
         server = serve(plan)
         os.write(report, server.listening_address.encode())
     except Exception as error:  # whatever it is, the parent reads it
-        sys.exit(repr(error))  # an orderly exit: llama.cpp's log has a thread of its own, which may be behind
+        flush_log()
+        sys.exit(repr(error))
     os.close(report)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -55,6 +57,16 @@ def end_with_stdin() -> None:
     while os.read(0, 4096):
         pass
     os._exit(0)  # no destructors: the engine's threads may be in the middle of anything
+
+
+def flush_log() -> None:
+    """Waits until llama.cpp has said why it failed: its log has a thread of its own, which the exit may cut off."""
+    if library := sys.modules.get("xllamacpp.xllamacpp"):
+        native = ctypes.CDLL(library.__file__)
+        with contextlib.suppress(AttributeError):  # C++'s names for them: another build may have others
+            log, flush = native._Z15common_log_mainv, native._Z16common_log_flushP10common_log
+            log.restype, flush.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+            flush(log())
 
 
 def serve(plan: dict[str, Any]) -> Any:
