@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 BEAT = 0.2  # seconds: how old anything that is shared may be
 SLOW_BEAT = 1.0  # seconds between renewals of the lease, and looks for dead processes
-FORGOTTEN = 10.0  # seconds after its removal a provider's figures go: all have noticed, and folded the dead, by then
+FORGOTTEN = 10.0  # seconds after its removal a provider's figures go: all have noticed by then
 
 
 class Fleet:
@@ -129,7 +129,8 @@ class Fleet:
             for up in self.router:
                 up.circuit.changed = up.circuit.generation > 0
             await attempt("providers", self.providers.restore(self._stored))
-        elif version != self._version:
+            version = await attempt("providers", self.providers.version())
+        if version != self._version:
             edits = self._edits
             stored, verdicts = await attempt("providers", self._look())
             if edits == self._edits:  # otherwise this is older than what was registered here meanwhile
@@ -138,19 +139,25 @@ class Fleet:
         if slow:
             for process in await attempt("statistics", self.stats.dead()):
                 await attempt("statistics", self.stats.fold(process))
-            await self._forget_the_gone(now)
+            if version == self._version:  # otherwise somebody may have come back, and we do not know
+                await self._forget_the_gone(now)
             self._last_slow = now
 
     async def _forget_the_gone(self, now: float) -> None:
+        """More than once, for the figures of a replica that has died meanwhile come up again when it is folded."""
         for provider_id in [name for name, since in self._gone.items() if now - since >= FORGOTTEN]:
-            if provider_id not in self._stored and self.router.get(provider_id) is None:
+            known = provider_id in self._stored or provider_id in self.file or self.router.get(provider_id)
+            if not known:
                 await self.store.attempt("statistics", self.stats.forget(provider_id))
-            del self._gone[provider_id]
+            if known or now - self._gone[provider_id] >= 2 * FORGOTTEN:
+                del self._gone[provider_id]
 
     async def _look(self) -> tuple[dict[str, str], dict[str, Verdict]]:
         return await self.providers.load(), await self.circuits.load()
 
     async def _take(self, stored: dict[str, str], verdicts: dict[str, Verdict]) -> None:
+        now = asyncio.get_running_loop().time()
+        self._gone |= dict.fromkeys(self._stored.keys() - stored.keys(), now)
         self._stored = stored
         await self._apply()
         for provider_id, verdict in verdicts.items():
@@ -166,11 +173,8 @@ class Fleet:
             except ValidationError as error:  # registered by a newer Weir, say
                 why = "; ".join(f"{'.'.join(map(str, where))}: {what}" for where, what in mistakes(error))
                 self._say(name, f"provider {name} is registered in a form this replica cannot read: {why}")
-        now = asyncio.get_running_loop().time()
         gone = [upstream for upstream in self.router if upstream.id not in wanted]
         changes = [self.router.remove(upstream.id) for upstream in gone]
-        # What left the file may come back with the next edit.
-        self._gone |= {upstream.id: now for upstream in gone if upstream.managed and upstream.id not in self._stored}
         for name, (config, managed) in wanted.items():
             current = self.router.get(name)
             if current is None or current.config != config or current.managed != managed:

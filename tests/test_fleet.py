@@ -387,7 +387,20 @@ async def test_figures_of_a_removed_provider_are_forgotten(one: Replica, two: Re
     late = Replica(stores())
     await late.stats.read()
     assert (one.requests("a"), two.requests("a"), late.requests("a")) == (0, 0, 0)
-    assert not one._gone, "it is forgotten once"
+    one.let_pass(FORGOTTEN)
+    await one.beat(slow=True)
+    assert not one._gone, "it is forgotten for ever"
+
+
+async def test_a_replica_that_dies_before_it_has_forgotten_brings_nothing_back(one: Replica, two: Replica) -> None:
+    await counted_and_removed(one, two)
+    one.let_pass(FORGOTTEN)
+    await one.beat(slow=True)
+    await two.store.client.delete(two.store.key("process", two.stats.process))
+    for _ in range(2):  # the dead are folded, and forgotten
+        await one.beat(slow=True)
+    await one.stats.read()
+    assert one.requests("a") == 0
 
 
 async def test_those_of_the_dead_go_too(one: Replica, two: Replica, stores: Stores) -> None:
@@ -415,6 +428,55 @@ async def test_a_provider_that_comes_back_in_time_has_its_figures_still(one: Rep
     await one.beat()
     await two.stats.read()
     assert two.requests("a") == 11
+
+
+async def test_who_does_not_know_yet_that_it_came_back_forgets_nothing(one: Replica, two: Replica) -> None:
+    await counted_and_removed(one, two)
+    await one.add("a")
+    two.let_pass(FORGOTTEN)
+    look = two._look
+
+    async def overtaken() -> Any:
+        found = await look()
+        await two.add("b")  # by a client, while the beat looks: what it saw is out of date
+        return found
+
+    two._look = overtaken  # type: ignore[method-assign]
+    await two.beat(slow=True)
+    two._look = look  # type: ignore[method-assign]
+    await two.beat()
+    await two.stats.read()
+    assert two.requests("a") == 10
+
+
+async def test_who_comes_back_in_the_very_moment_counts_where_it_is_seen(one: Replica, two: Replica) -> None:
+    await counted_and_removed(one, two)
+    for turns in range(30):
+        one._gone["a"] = -FORGOTTEN
+        beat = asyncio.create_task(one.beat(slow=True))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await one.use_file({"a": config("a")})
+        await beat
+        upstream = one.router.get("a")
+        assert upstream
+        assert upstream.meter is one.stats.meters["a"], f"after {turns} turns of the loop: nobody sees what it counts"
+        await one.use_file({})
+        await one.beat()
+
+
+async def test_what_could_not_be_served_here_is_forgotten_too(one: Replica, two: Replica) -> None:
+    await one.add("a")
+    await two.beat()
+    two.count("a")
+    await one.providers.save("a", '{"provider_id": "a", "nobody": "knows"}')
+    await two.beat()
+    await one.providers.delete("a")
+    for _ in range(2):
+        await two.beat(slow=True)
+        two.let_pass(FORGOTTEN)
+    await two.beat(slow=True)
+    assert two.requests("a") == 0
 
 
 async def test_who_comes_late_counts_into_new_figures(one: Replica, two: Replica) -> None:
@@ -474,6 +536,31 @@ async def test_a_refused_registration_leaves_no_figures(alone: Replica) -> None:
     with pytest.raises(ConfigError):
         alone.router.build(config("b", provider_type="nobody's"), managed=True)
     assert not alone.stats.meters
+
+
+@pytest.mark.parametrize("change", ["register", "unregister"])
+async def test_a_registration_does_not_hide_that_redis_lost_its_memory(
+    one: Replica, two: Replica, stores: Stores, change: str
+) -> None:
+    """A client may be faster than any beat: what the others have registered must not seem to have been removed."""
+    for name in ("a", "b"):
+        await one.add(name)
+    for replica in (one, two):
+        await replica.beat()
+    await forget(stores())
+    await (one.add("c") if change == "register" else one.unregister("b"))
+    for replica in (one, two, one, two):
+        await replica.beat()
+    assert one.serves() == two.serves() == (["a", "b", "c"] if change == "register" else ["a"])
+
+
+async def test_the_first_beat_serves_what_is_registered_in_a_store_without_a_version(
+    one: Replica, two: Replica
+) -> None:
+    await one.add("a")
+    await one.store.client.delete(one.store.key("version"))
+    await two.beat()
+    assert two.serves() == ["a"]
 
 
 async def test_a_verdict_does_not_hide_that_redis_lost_its_memory(one: Replica, stores: Stores) -> None:

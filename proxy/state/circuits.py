@@ -35,7 +35,7 @@ class CircuitStore:
             if newer:
                 pipe.multi()
                 pipe.hset(self._verdicts, mapping=newer)
-                self._store.announce(pipe, begin=False)
+                self._store.announce(pipe)
                 await pipe.execute()
 
     async def claim(self, provider_id: str, generation: int) -> bool:

@@ -35,7 +35,7 @@ class ProviderStore:
         async with self._store.client.pipeline(transaction=True) as pipe:
             for provider_id, config in configs.items():
                 pipe.hsetnx(self._providers, provider_id, config)
-            self._store.announce(pipe)
+            self._store.announce(pipe, begin=True)
             await pipe.execute()
 
     async def delete(self, provider_id: str) -> None:

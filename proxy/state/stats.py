@@ -9,7 +9,8 @@ import contextlib
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
@@ -80,10 +81,13 @@ class StatsStore:
             meter.changed or self._active.get(name, 0) != meter.active for name, meter in self.meters.items()
         )
 
-    async def forget(self, provider_id: str) -> None:
-        """What this process has counted about a provider that is gone, and what the dead have."""
+    def forget(self, provider_id: str) -> Coroutine[Any, Any, None]:
+        """Forgets what was counted of a provider that is gone: by this process, at once; by the dead, when awaited."""
         if meter := self.meters.pop(provider_id, None):
             self._past.update(f"{provider_id}|{name}" for name in (*meter.tallies, "active", "error"))
+        return self._forget_the_dead(provider_id)
+
+    async def _forget_the_dead(self, provider_id: str) -> None:
         client = self._store.client
         names = [name for name in await client.hkeys(self._retired) if name.startswith(f"{provider_id}|")]
         if names:
@@ -144,9 +148,9 @@ class StatsStore:
         if process != self.process:
             return  # noticed meanwhile
         for provider_id, meter in read_meters(gone).items():
-            if f"{provider_id}|total" in self._past:
+            mine = self.meters.get(provider_id)
+            if mine is None or f"{provider_id}|total" in self._past:
                 continue  # it was forgotten meanwhile
-            mine = self.meter(provider_id)
             for slot, tally in meter.tallies.items():
                 mine.tallies.setdefault(slot, Tally()).merge(tally, sign=-1)
         self._rename()

@@ -63,11 +63,11 @@ class Store:
         """A connection of its own, on which an exchange may take so many seconds; PATIENCE if nothing is said."""
         return Line(self.dedicated(None), patience or PATIENCE)
 
-    def announce(self, pipe: Any, *, begin: bool = True) -> None:
+    def announce(self, pipe: Any, *, begin: bool = False) -> None:
         """Adds to a transaction that providers or circuits have changed: every replica looks within a beat.
 
-        A new value each time, rather than a count: a Redis that lost its memory cannot come to the same one again. With
-        `begin` false nothing is said in a store that has none, for that one would seem to have forgotten nothing.
+        A new value each time, rather than a count: a Redis that lost its memory cannot come to the same one again. Only
+        who tells it all that was known may `begin`, or that loss would go unnoticed.
         """
         pipe.set(self.key("version"), secrets.token_hex(8), xx=not begin)
 

@@ -33,6 +33,7 @@ async def test_every_change_is_a_version_never_seen_before(stores: Stores) -> No
     providers, circuits = ProviderStore(stores()), CircuitStore(stores(), "me")
     seen = [await providers.version()]
     for change in (
+        providers.restore({}),
         providers.save("a", "{}"),
         providers.save("a", "{}"),
         providers.delete("a"),
@@ -70,3 +71,15 @@ async def test_registrations_outlive_a_crash_of_redis(redis_server: RedisServer)
         redis_server.kill()
         redis_server.start(empty=True)
         assert await ProviderStore(stores()).version() is None
+
+
+async def test_only_who_tells_all_that_was_known_begins_a_version(stores: Stores) -> None:
+    """Or nobody would notice that the rest has been lost."""
+    providers, circuits = ProviderStore(stores()), CircuitStore(stores(), "me")
+    await providers.save("a", "{}")
+    await circuits.push({"a": Verdict(1, True)})
+    await providers.delete("b")
+    assert await providers.version() is None
+    await providers.restore({"b": "{}"})
+    assert await providers.version() is not None
+    assert await providers.load() == {"a": "{}", "b": "{}"}
