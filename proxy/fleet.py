@@ -173,8 +173,7 @@ class Fleet:
             except ValidationError as error:  # registered by a newer Weir, say
                 why = "; ".join(f"{'.'.join(map(str, where))}: {what}" for where, what in mistakes(error))
                 self._say(name, f"provider {name} is registered in a form this replica cannot read: {why}")
-        gone = [upstream for upstream in self.router if upstream.id not in wanted]
-        changes = [self.router.remove(upstream.id) for upstream in gone]
+        changes = [self.router.remove(upstream.id) for upstream in self.router if upstream.id not in wanted]
         for name, (config, managed) in wanted.items():
             current = self.router.get(name)
             if current is None or current.config != config or current.managed != managed:

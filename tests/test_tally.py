@@ -76,7 +76,7 @@ def test_percentiles_are_within_five_percent(seconds: list[float]) -> None:
     for q in (50, 95, 99):
         exact = ranked[math.ceil(q * len(ranked) / 100) - 1] * 1000
         rounded = 0.006  # figures have two digits
-        assert figures[f"p{q}"] == pytest.approx(exact, abs=0.05 * exact + rounded), f"p{q} of {ranked}"
+        assert figures[f"p{q}"] == pytest.approx(exact, abs=0.049 * exact + rounded), f"p{q} of {ranked}"
     assert figures["average"] == pytest.approx(sum(seconds) / len(seconds) * 1000, abs=0.01)
 
 

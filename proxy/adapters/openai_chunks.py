@@ -150,6 +150,7 @@ def _tool_input(index: int, call: _ToolCall) -> ToolInputDelta:
 
 
 def usage_of(usage: dict[str, Any]) -> Usage:
+    """What OpenAI's usage object counts, in tokens; what is no number counts as none."""
     tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
     return Usage(input_tokens=_count(tokens_in), output_tokens=_count(tokens_out), details=usage)
 

@@ -50,6 +50,12 @@ async def expire(store: Store, process: StatsStore) -> None:
     assert await store.client.delete(store.key("process", process.process)), "there was no lease"
 
 
+async def bury(store: Store, process: StatsStore, other: StatsStore) -> None:
+    """`process` is taken for dead, and `other` folds it."""
+    await expire(store, process)
+    await reap(other)
+
+
 @contextlib.contextmanager
 def losing(store: Store, *, landed: bool) -> Iterator[None]:
     """Every transaction's reply is lost, after it `landed` or before."""
@@ -119,8 +125,7 @@ async def test_a_first_flush_with_a_lost_reply_then_taken_for_dead(stores: Store
     process, other = StatsStore(store), StatsStore(stores())
     count(process, 5)
     await flush_into_the_void(process, store, landed=True)
-    await expire(store, process)
-    await reap(other)
+    await bury(store, process, other)
     await process.flush()
     assert await seen_by_all(process, other) == 5
 
@@ -228,8 +233,7 @@ async def test_a_sleeper_comes_back_again_and_again(stores: Stores, store: Store
     for round_ in range(1, 4):
         count(process, 5)
         await process.flush()
-        await expire(store, process)
-        await reap(other)
+        await bury(store, process, other)
         assert await seen_by(other) == round_ * 10 - 5
         count(process, 5)  # before it notices
         await process.flush()
@@ -240,8 +244,7 @@ async def test_a_sleeper_that_has_not_noticed_is_not_counted_twice(stores: Store
     process, other = StatsStore(store), StatsStore(stores())
     count(process, 5)
     await process.flush()
-    await expire(store, process)
-    await reap(other)
+    await bury(store, process, other)
     count(process)
     assert await seen_by(process) == 6
     assert await seen_by(process) == 6
@@ -255,8 +258,7 @@ async def test_a_sleeper_noticed_by_flush_and_read_at_once(stores: Stores, store
     for round_ in range(1, 21):
         count(process)
         await process.flush()
-        await expire(store, process)
-        await reap(other)
+        await bury(store, process, other)
         await asyncio.gather(process.flush(), process.read(), process.flush(), process.read(), return_exceptions=True)
         await process.flush()
         assert await seen_by_all(process, other) == round_
@@ -427,8 +429,7 @@ async def test_a_sleeper_takes_nothing_off_what_came_after(stores: Stores, store
     sleeper, other = StatsStore(store), StatsStore(stores())
     count(sleeper, 5)
     await sleeper.flush()
-    await expire(store, sleeper)
-    await reap(other)
+    await bury(store, sleeper, other)
     await sleeper.forget("a")
     count(sleeper)
     await sleeper.flush()
@@ -502,8 +503,7 @@ async def test_the_dead_run_no_streams(stores: Stores, store: Store) -> None:
     process.meter("a").active = 3
     count(process)
     await process.flush()
-    await expire(store, process)
-    await reap(other)
+    await bury(store, process, other)
     await other.read()
     assert other.sum()["a"].active == 0
     await process.flush()  # it only slept, and so do its streams
@@ -536,8 +536,7 @@ async def test_the_newest_error_is_the_last(stores: Stores, store: Store) -> Non
     await two.leave()
     assert await last() == "timeout"
     two = StatsStore(stores(), clock)
-    await expire(store, one)
-    await reap(three)
+    await bury(store, one, three)
     assert await last() == "timeout", "a dead process's error is remembered"
     count(three)  # and one that has none does not wipe it out
     await three.leave()
