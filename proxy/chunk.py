@@ -42,11 +42,13 @@ class _PlainChunk(msgspec.Struct, gc=False):
     error: Any = None
 
 
+to_json = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Chunk).decode
 _decode_plain = msgspec.json.Decoder(_PlainChunk).decode
 
 _OF_THE_CHOICE = frozenset({"index", "finish_reason", "delta"})
 _OF_THE_DELTA = frozenset({"role", "content", "reasoning_content", "reasoning", "tool_calls"})
+_PADDING = b',"obfuscation":"'
 # A chunk with one of these has a Vendor event for the rest of the delta (proxy/adapters/openai_chunks.py).
 _OF_A_VENDOR = ("refusal", "audio", "images", "function_call")
 
@@ -68,6 +70,30 @@ def plain_text(raw: bytes) -> tuple[int, str] | None:
         return None
     index, text = choice.index or 0, delta.content
     return (index, text) if type(text) is str and type(index) is int else None
+
+
+class TextAlone:
+    """Tells chunks that differ from one before in their text alone, byte for byte: most do, and need not be read."""
+
+    def __init__(self) -> None:
+        self._around: dict[int, tuple[bytes, bytes]] = {}  # choice -> what stood before and after its text
+
+    def again(self, raw: bytes, index: int, text: str) -> bool:
+        """Whether the chunk `raw`, with `text` for choice `index`, says nothing else that the one learned did not."""
+        before, after = self._around.get(index, (b"", b""))
+        return _unpadded(raw) == before + to_json(text) + after
+
+    def learn(self, raw: bytes, index: int, text: str) -> None:
+        """Has read this one. Raises UnicodeError for a text that cannot be written down."""
+        before, found, after = _unpadded(raw).rpartition(to_json(text))
+        if found:
+            self._around[index] = before, after
+
+
+def _unpadded(raw: bytes) -> bytes:
+    """Without what OpenAI puts at the end of each chunk so that its length does not tell its text."""
+    said, _, pad = raw.partition(_PADDING)
+    return said if pad.endswith(b'"}') and pad[:-2].isalnum() else raw
 
 
 def beside(raw: bytes, index: int) -> dict[str, Any]:

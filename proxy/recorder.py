@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.chunk import beside, choice_of, unnamed
+from proxy.chunk import TextAlone, beside, choice_of, unnamed
 from proxy.events import (
     Event,
     Finish,
@@ -23,9 +23,6 @@ _OF_AN_END = ("index", "delta", "logprobs", "finish_reason")
 _OF_A_CALL = ("index", "id", "function")
 _OF_A_FUNCTION = ("name", "arguments")
 _THOUGHTS = ("reasoning_content", "reasoning")  # vendors do not agree
-_PADDING = b',"obfuscation":"'
-
-to_json = msgspec.json.Encoder().encode
 
 
 class Recorder:
@@ -35,12 +32,12 @@ class Recorder:
         self._facts: dict[str, Any] | None = None  # what every chunk says beside its choices, once the first has come
         self._raw: bytes | None = None
         self._told: set[int] = set()  # choices of that chunk of which an event has what else they say
-        self._around: dict[int, tuple[bytes, bytes]] = {}  # the last text of a choice, beside which nothing was said
+        self._text_alone = TextAlone()
 
     def know(self, chunk: dict[str, Any]) -> None:
         """What the stream's first chunk said beside its choices: others need not say it again."""
         self._facts = {name: it for name, it in chunk.items() if isinstance(it, str | int | float)}
-        self._around.clear()
+        self._text_alone = TextAlone()
 
     def bare(self, event: Event) -> Event:
         """`event` without the chunk it came in. A chunk that only its vendor understands is kept as it is.
@@ -52,15 +49,11 @@ class Recorder:
         return self._taken_out(event)
 
     def _text(self, event: TextDelta, raw: bytes) -> Event:
-        """Nearly all chunks differ from the one before in their text alone, byte for byte: those are not read again."""
-        said, text = _unpadded(raw), to_json(event.content)
-        before, after = self._around.get(event.index, (b"", b""))
-        if said == before + text + after and not event.extra:
+        if not event.extra and self._text_alone.again(raw, event.index, event.content):
             return TextDelta(content=event.content, index=event.index, source=event.source)
         bare = self._taken_out(event)
-        if bare.choice is bare.chunk is None and text in said:
-            before, _, after = said.rpartition(text)
-            self._around[event.index] = before, after
+        if bare.choice is bare.chunk is None:
+            self._text_alone.learn(raw, event.index, event.content)
         return bare
 
     def _taken_out(self, event: Event) -> Event:
@@ -106,12 +99,6 @@ class Recorder:
         elif isinstance(event, ReasoningDelta) and (names := _names_of(event, raw)) != _THOUGHTS[:1]:
             found["delta"] = found.get("delta", {}) | dict.fromkeys(names, "")
         return found or None
-
-
-def _unpadded(raw: bytes) -> bytes:
-    """Without what OpenAI puts at the end of each chunk so that its length does not tell its text."""
-    said, _, pad = raw.partition(_PADDING)
-    return said if pad.endswith(b'"}') and pad[:-2].isalnum() else raw
 
 
 def _has_text(raw: bytes, index: int) -> bool:

@@ -43,16 +43,16 @@ class ChunkEncoder:
         self._model = heading.model
         self._created = heading.created
         self._include_usage = heading.include_usage
-        self._held: list[Event] = []  # events of one chunk, of which more are to come
+        self.held: list[Event] = []  # events of one chunk, of which more are to come
         self._first: bytes | None = None  # the provider's first chunk
         self._facts: dict[str, Any] | None = None  # what it says there of the whole answer
         self._around_text: dict[int, tuple[bytes, bytes]] = {}  # choice -> what comes before and after its text
 
     def encode(self, event: Event) -> bytes:
         """The bytes that `event` adds to the stream; often none."""
-        if event.commits and event.raw is not None and event.parts == 1 and not self._held:
+        if event.commits and event.raw is not None and event.parts == 1 and not self.held:
             return b"data: " + event.raw + b"\n\n"  # nearly all of them
-        if type(event) is TextDelta and not self._held and _is_bare(event):  # of a mode, or of another wire
+        if type(event) is TextDelta and not self.held and is_bare(event):  # of a mode, or of another wire
             return b"data: " + self._text(event) + b"\n\n"
         return self._frames(event)
 
@@ -63,16 +63,16 @@ class ChunkEncoder:
     def chunks(self, event: Event) -> list[bytes]:
         """The chunks that `event` completes, as JSON. Events of one chunk leave in it if they are still together."""
         found: list[bytes] = []
-        if self._held and self._held[0].raw is not event.raw:
-            found = [chunk for held in self._held for chunk in self._built(held)]
-            self._held = []
+        if self.held and self.held[0].raw is not event.raw:
+            found = [chunk for held in self.held for chunk in self._built(held)]
+            self.held = []
         if isinstance(event, Start):
             self._begin(event)
         if event.raw is None:
             return found + self._built(event)
-        self._held.append(event)
-        if len(self._held) == event.parts:
-            self._held = []
+        self.held.append(event)
+        if len(self.held) == event.parts:
+            self.held = []
             if self._include_usage or type(event) is not Usage:
                 found.append(event.raw)
         return found
@@ -99,7 +99,7 @@ class ChunkEncoder:
         if isinstance(event, Usage):
             more = event.chunk or {}
             return [self._with([], usage=usage_fields(event), **more)] if self._include_usage else []
-        if type(event) is TextDelta and _is_bare(event):
+        if type(event) is TextDelta and is_bare(event):
             return [self._text(event)]
         choice = _choice(event)
         if choice is None:
@@ -122,7 +122,7 @@ class ChunkEncoder:
         return to_json({**(self._facts or {}), **chunk, "choices": list(choices), **more})
 
 
-def _is_bare(event: TextDelta) -> bool:
+def is_bare(event: TextDelta) -> bool:
     """There is nothing to be written but its text."""
     return not (event.raw or event.extra or event.choice or event.chunk)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from proxy.chunk import add_choice, merge
-from proxy.events import Event, Finish, Recovered, Steered, Usage
-from proxy.wire.openai import ChunkEncoder, usage_fields
+from proxy.chunk import TextAlone, add_choice, merge
+from proxy.events import Event, Finish, Recovered, Steered, TextDelta, Usage
+from proxy.wire.openai import ChunkEncoder, is_bare, usage_fields
 
 
 class Fold:
@@ -19,8 +19,14 @@ class Fold:
         self._choices: dict[int, dict[str, Any]] = {}
         self._usage: Usage | None = None
         self._before: dict[int, dict[str, Any]] = {}  # the choices, when the reader steered last
+        self._text_alone = TextAlone()
 
     def add(self, event: Event) -> None:
+        if type(event) is TextDelta and self._is_known(event):  # nearly all of them
+            message = self._choices[event.index]["message"]
+            known = message.get("content")
+            message["content"] = known + event.content if isinstance(known, str) else event.content
+            return
         if isinstance(event, Finish):
             self._usage = event.usage
         elif isinstance(event, Steered):
@@ -43,8 +49,21 @@ class Fold:
         whole = {**self._head, "object": "chat.completion", "choices": choices}
         return whole | ({"usage": usage_fields(self._usage)} if self._usage else {})
 
+    def _is_known(self, event: TextDelta) -> bool:
+        """Whether it is a piece of text and nothing else, so that its chunk need be neither written nor read."""
+        if event.index not in self._choices or event.source or self._encoder.held:
+            return False
+        raw = event.raw
+        if raw is None or event.extra != {}:
+            return is_bare(event)
+        if self._text_alone.again(raw, event.index, event.content):
+            return True
+        self._text_alone.learn(raw, event.index, event.content)
+        return False
+
     def _add(self, chunk: dict[str, Any]) -> None:
         chunk.pop("usage", None)  # Finish has it, whether or not the client asked for the chunk
+        chunk.pop("obfuscation", None)  # pads chunks
         for choice in chunk.pop("choices", None) or ():
             index = choice.pop("index", 0)
             whole = self._choices.setdefault(index, {"index": index, "message": {}, "finish_reason": None})

@@ -222,9 +222,65 @@ def test_an_answer_that_was_begun_anew_has_nothing_of_the_old_one() -> None:
     assert whole["weir"]["how"] == "restarted", "that it was begun anew is not told"
 
 
+def test_a_choice_that_was_begun_anew_may_begin_with_text() -> None:
+    def second(text: str) -> TextDelta:
+        return TextDelta(content=text, index=1)
+
+    begun = [Start(), Start(index=1), A, second("x"), Recovered(how="restarted"), B, second("y"), second("z")]
+    choices = folded([*begun, FinishStep(reason="stop"), FinishStep(index=1, reason="stop"), Finish()])["choices"]
+    assert [choice["message"]["content"] for choice in choices] == ["b", "yz"]
+
+
 def test_an_answer_that_was_gone_on_with_is_one() -> None:
     assert content(A, Recovered(how="continued"), B) == "ab"
 
 
 def test_what_was_said_before_an_instruction_stays_when_its_answer_is_begun_anew() -> None:
     assert content(A, Steered(instruction="no"), B, Recovered(how="restarted", after=3), C) == "ac"
+
+
+def texts(*pieces: str, **more: Any) -> list[Any]:
+    return [chunk({"content": piece}, **more) for piece in pieces]
+
+
+def test_of_chunks_that_differ_in_their_text_alone_nothing_else_is_lost() -> None:
+    """They are not read, so all that may stand in one between them must be seen."""
+    judged = chunk({"content": "c"})
+    judged["choices"][0]["logprobs"] = {"content": [{"token": "c", "logprob": -0.5, "bytes": None, "top_logprobs": []}]}
+    noted, late = chunk({"content": "d", "notes": [{"x": 1}]}), texts("e", system_fingerprint="fp")
+    opened = chunk({"role": "assistant", "content": ""})
+    whole = relayed(opened, *texts("a", "b"), judged, noted, *late, *texts("f", 'g"\n', "é"), chunk(finish="stop"))
+    choice = whole["choices"][0]
+    assert choice["message"]["content"] == 'abcdefg"\né'
+    assert choice["message"]["notes"] == [{"x": 1}]
+    assert [one["token"] for one in choice["logprobs"]["content"]] == ["c"]
+    assert whole["system_fingerprint"] == "fp", "a field that only a later chunk had is lost"
+
+
+def test_the_text_of_several_choices_is_kept_apart() -> None:
+    two = [chunk({"role": "assistant", "content": ""}, index=index) for index in (0, 1)]
+    for a, b in zip("abc", "xyz", strict=True):
+        two += [chunk({"content": a}, index=0), chunk({"content": b}, index=1)]
+    choices = relayed(*two, chunk(finish="stop"), chunk(index=1, finish="stop"))["choices"]
+    assert [choice["message"]["content"] for choice in choices] == ["abc", "xyz"]
+
+
+def test_what_pads_a_chunk_is_no_part_of_an_answer() -> None:
+    pads = [one for piece in "abc" for one in texts(piece, obfuscation=piece * 3)]
+    whole = relayed(*pads, chunk(finish="stop", obfuscation="x"))
+    assert whole["choices"][0]["message"]["content"] == "abc"
+    assert "obfuscation" not in whole, "a completion is padded like a chunk"
+
+
+def test_text_that_waits_for_the_rest_of_its_chunk_is_not_overtaken() -> None:
+    """As mode `priority` may have it: the text of a chunk leaves, its thought waits, and more text comes."""
+    opened = read(chunk({"role": "assistant"}), *texts("a", "b"), chunk({"content": "c", "reasoning_content": "t"}))
+    thought, text = opened[-2:]
+    more = read(chunk({"role": "assistant"}), *texts("x", "d", "e"))[-2:]
+    assert content(*opened[1:-2], text, *more, thought) == "abcde"
+
+
+def test_text_that_follows_a_list_of_parts_takes_its_place() -> None:
+    parts = chunk({"content": [{"type": "text", "text": "a"}]})
+    assert message(chunk({"role": "assistant"}), parts, *texts("b", "c", "d"))["content"] == "bcd"
+    assert content(*read(chunk({"role": "assistant"}), parts)[1:], A, B) == "ab"
