@@ -68,7 +68,7 @@ class Server:
         """The data of every event of one streamed chat."""
         async with self.stream(chat(**fields)) as response:
             assert response.status == 200, await response.text()
-            return [line[6:] for line in (await response.read()).split(b"\n\n") if line.startswith(b"data: ")]
+            return [line[6:] for line in (await response.read()).split(b"\n") if line.startswith(b"data: ")]
 
     async def register(self, upstream: ScriptedUpstream | str, provider_id: str = "main", **fields: Any) -> Answered:
         url = upstream if isinstance(upstream, str) else upstream.url

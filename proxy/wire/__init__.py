@@ -6,7 +6,8 @@ from typing import Protocol
 from proxy.errors import WeirError
 from proxy.events import Event
 
-KEEP_ALIVE = b": keep-alive\n\n"  # a comment: whatever the format, no client takes it for an event
+# A comment, and no blank line: OpenAI's SDKs take one for an event without data (in Python, once there was an id).
+KEEP_ALIVE = b": keep-alive\n"
 
 
 class Encoder(Protocol):

@@ -120,10 +120,10 @@ async def test_the_status_line_waits_so_long_and_a_failure_then_goes_into_the_st
             assert response.status == 200
             assert [response.headers[name] for name in HEADERS[1:]] == ["main", "1"]
             got = b""
-            while got.count(b": keep-alive\n\n") < 3:
+            while got.count(KEEP_ALIVE) < 3:
                 got += await response.content.readany()
             fail.set()
-            *alive, last, rest = (got + await response.read()).split(b"\n\n")
+            *alive, last, _, rest = (got + await response.read()).split(b"\n")
         assert set(alive) == {b": keep-alive"}
         assert "main: server 500 (boom)" in json.loads(last.removeprefix(b"data: "))["error"]["message"]
         assert rest == b"", "after an error nothing follows, and no [DONE]"
@@ -179,15 +179,15 @@ async def test_silence_is_filled_and_never_within_an_event(server: Server) -> No
             seen = 0
             while gates_left:
                 got += await response.content.readany()
-                if got.count(b": keep-alive\n\n") > seen:
-                    seen = got.count(b": keep-alive\n\n")
+                if got.count(KEEP_ALIVE) > seen:
+                    seen = got.count(KEEP_ALIVE)
                     gates_left.pop(0).set()
             got += await response.read()
-    *frames, rest = got.split(b"\n\n")
+    *frames, rest = got.replace(KEEP_ALIVE, b"").split(b"\n\n")
     assert rest == b""
     assert frames[-1] == b"data: [DONE]"
     for frame in frames[:-1]:
-        assert frame == b": keep-alive" or json.loads(frame.removeprefix(b"data: ")), f"torn: {frame!r}"
+        assert json.loads(frame.removeprefix(b"data: ")), f"torn: {frame!r}"
 
 
 async def test_openais_sdk_does_not_see_keep_alives(server: Server) -> None:
@@ -378,7 +378,7 @@ async def test_a_stream_that_is_stopped_says_so(server: Server) -> None:
             while b"la " not in await response.content.readany():
                 pass
             server.weir.stop_streams("Weir is shutting down")
-            frames = [frame for frame in (await response.read()).split(b"\n\n") if frame.startswith(b"data")]
+            frames = [frame for frame in (await response.read()).split(b"\n") if frame.startswith(b"data")]
         assert "Weir is shutting down" in json.loads(frames[-1][6:])["error"]["message"]
 
 
@@ -505,3 +505,13 @@ async def test_the_silence_of_a_durable_answer_is_filled_too(server: Server) -> 
             got += await response.read()
     assert b"id:" not in KEEP_ALIVE
     assert got.endswith(b"data: [DONE]\n\n")
+
+
+async def test_openais_sdk_passes_over_the_keep_alives_of_a_durable_answer(server: Server) -> None:
+    more = asyncio.Event()
+    async with ScriptedUpstream([*begun("Hel"), more, *text("lo")[2:]]) as upstream, server.openai() as client:
+        await server.register(upstream)
+        stream = await client.chat.completions.create(**chat(), stream=True, extra_body=DURABLE)
+        asyncio.get_running_loop().call_later(0.2, more.set)
+        said = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    assert "".join(said) == "Hello"

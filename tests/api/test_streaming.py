@@ -22,7 +22,7 @@ def asked(**fields: Any) -> dict[str, Any]:
 async def events(server: Server, **fields: Any) -> list[dict[str, Any]]:
     got = await server.ask("POST", PATH, asked(**fields))
     assert got.status == 200, got.body
-    return [msgspec.json.decode(line[6:]) for line in got.body.split(b"\n\n") if line.startswith(b"data: ")]
+    return [msgspec.json.decode(line[6:]) for line in got.body.split(b"\n") if line.startswith(b"data: ")]
 
 
 async def test_the_guides_events(server: Server) -> None:
