@@ -46,7 +46,7 @@ to_json = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Chunk).decode
 _decode_plain = msgspec.json.Decoder(_PlainChunk).decode
 
-_OF_THE_CHOICE = frozenset({"index", "finish_reason", "delta"})
+_OF_THE_CHOICE = frozenset({"index", "finish_reason", "delta", "message"})  # Perplexity's: all that was said so far
 _OF_THE_DELTA = frozenset({"role", "content", "reasoning_content", "reasoning", "tool_calls"})
 _PADDING = b',"obfuscation":"'
 # A chunk with one of these has a Vendor event for the rest of the delta (proxy/adapters/openai_chunks.py).
@@ -88,6 +88,9 @@ class TextAlone:
         before, found, after = _unpadded(raw).rpartition(to_json(text))
         if found:
             self._around[index] = before, after
+
+    def forget(self) -> None:
+        self._around.clear()
 
 
 def _unpadded(raw: bytes) -> bytes:
@@ -142,7 +145,7 @@ def add_choice(whole: dict[str, Any], choice: dict[str, Any]) -> None:
     for name, value in choice.items():
         if name in ("delta", "logprobs"):
             merge(whole, {name: value})
-        elif value is not None:
+        elif value not in (None, "", {}):  # Azure says `content_filter_results: {}` at the end
             whole[name] = value
 
 
@@ -158,22 +161,53 @@ def merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
         elif isinstance(value, list) and (known is None or isinstance(known, list)):
             whole[name] = _indexed(value, known or [])
         elif name in _NOT_JOINED:
-            whole[name] = value
+            whole[name] = value or known or value  # DashScope and others: `id: ""` with every later piece of a call
         elif isinstance(known, str) and isinstance(value, str):
             whole[name] = known + value
+        elif name == "content" and known and value and isinstance(known, str | list) and isinstance(value, str | list):
+            whole[name] = _in_parts(known, value)
         elif isinstance(known, dict) and isinstance(value, dict):
             merge(known, value)
         else:
             whole[name] = value
 
 
+def _in_parts(known: str | list[Any], more: str | list[Any]) -> list[Any]:
+    """A content that is partly a text and partly a list of parts: Mistral's, where it thinks or cites."""
+    if isinstance(known, str):
+        known = [{"type": "text", "text": known}]
+    if isinstance(more, list):
+        return known + more
+    if not (isinstance(known[-1], dict) and isinstance(known[-1].get("text"), str)):
+        known.append({"type": "text", "text": ""})
+    known[-1]["text"] += more
+    return known
+
+
 def _indexed(items: list[Any], whole: list[Any]) -> list[Any]:
-    """Items that carry an `index` are merged with the item of that index; others are appended."""
+    """Items that carry an `index` are merged with the last item of that index; others are appended."""
     for item in items:
-        index = item.get("index") if isinstance(item, dict) else None
-        twin = next((known for known in whole if isinstance(known, dict) and known.get("index") == index), None)
-        if index is None or twin is None:
+        twin = _twin(item, whole) if isinstance(item, dict) else None
+        if twin is None:
             whole.append(item)
         else:
             merge(twin, item)
     return whole
+
+
+def _twin(item: dict[str, Any], whole: list[Any]) -> dict[str, Any] | None:
+    """What `item` is a piece of. Gemini numbers no tool call, and others give 0 to all of them (OpenRouter, to all
+    thoughts): then it is another id, or type, that begins another one. Only a call's first piece has its name.
+    """
+    index, function = item.get("index"), item.get("function")
+    if index is None and (function is None or item.get("id")):
+        return None
+    known = next((it for it in reversed(whole) if isinstance(it, dict) and it.get("index") == index), None)
+    named = not isinstance(function, dict) or bool(function.get("name"))
+    if known is None or _differ("type", item, known) or (named and _differ("id", item, known)):
+        return None
+    return known
+
+
+def _differ(name: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return bool(one.get(name) and other.get(name) and one[name] != other[name])

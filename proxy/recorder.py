@@ -30,6 +30,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self._facts: dict[str, Any] | None = None  # what every chunk says beside its choices, once the first has come
+        self._lists: dict[str, Any] = {}  # said beside choices and not to be said again: Perplexity's sources
         self._raw: bytes | None = None
         self._told: set[int] = set()  # choices of that chunk of which an event has what else they say
         self._text_alone = TextAlone()
@@ -37,7 +38,7 @@ class Recorder:
     def know(self, chunk: dict[str, Any]) -> None:
         """What the stream's first chunk said beside its choices: others need not say it again."""
         self._facts = {name: it for name, it in chunk.items() if isinstance(it, str | int | float)}
-        self._text_alone = TextAlone()
+        self._text_alone.forget()
 
     def bare(self, event: Event) -> Event:
         """`event` without the chunk it came in. A chunk that only its vendor understands is kept as it is.
@@ -60,7 +61,11 @@ class Recorder:
         raw = event.raw
         if isinstance(event, Finish | SourceEnd) and event.usage is not None:
             event = msgspec.structs.replace(event, usage=_counted(event.usage))
-        if raw is None or (type(event) is Vendor and event.parts == 1):
+        if raw is None:
+            return event
+        if type(event) is Vendor and event.parts == 1:
+            self._lists.clear()  # it may have said other ones
+            self._text_alone.forget()
             return event
         if type(event) is TextDelta:
             event = msgspec.structs.replace(event, extra=event.extra or None)
@@ -81,8 +86,12 @@ class Recorder:
         if first and self._facts is None:
             self.know(said)
             return said or None
-        known = self._facts or {}
-        return {name: it for name, it in said.items() if known.get(name) != it} or None
+        known = {**self._lists, **(self._facts or {})}
+        new = {name: it for name, it in said.items() if known.get(name) != it}
+        if lists := {name: it for name, it in new.items() if isinstance(it, list)}:
+            self._lists |= lists
+            self._text_alone.forget()
+        return new or None
 
     def _choice(self, event: Event, raw: bytes) -> dict[str, Any] | None:
         """What stands beside it. Of several events of one choice the text has it, for a mode takes it from there; the
@@ -115,7 +124,10 @@ def _names_of(thought: ReasoningDelta, raw: bytes) -> tuple[str, ...]:
 def _beside_call(event: ToolInputDelta, raw: bytes) -> dict[str, Any] | None:
     """What else stood in the piece of a tool call, such as the signature that Gemini wants back."""
     calls = (choice_of(raw, event.index).get("delta") or {}).get("tool_calls") or ()
-    call: dict[str, Any] = next((call for call in calls if (call.get("index") or 0) == event.slot), {})
+    # Some vendors number no calls, or all alike: those have ids.
+    call: dict[str, Any] = max(
+        calls, key=lambda it: (it.get("id") == event.id, (it.get("index") or 0) == event.slot), default={}
+    )
     found = {name: it for name, it in call.items() if name not in _OF_A_CALL and it is not None}
     if found.get("type") == "function":
         del found["type"]

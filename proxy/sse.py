@@ -54,7 +54,11 @@ def _is_one_event(data: bytes) -> bool:
 
 
 def _data(block: bytes) -> bytes | None:
-    """The data lines of one event, joined; None where it has none (comments, a lone `event:` or `id:`)."""
-    fields = (line.partition(b":") for line in block.split(b"\n"))
+    """The data lines of one event, joined; None where it has none (comments, a lone `event:` or `id:`).
+
+    llama.cpp, until the autumn of 2025, said an error in a field `error`, which the standard has passed over.
+    """
+    fields = [line.partition(b":") for line in block.split(b"\n")]
     lines = [value.removeprefix(b" ") for name, _, value in fields if name == b"data"]
+    lines = lines or [b'{"error":%b}' % value for name, _, value in fields if name == b"error"]
     return b"\n".join(lines) if lines else None

@@ -55,8 +55,29 @@ def folded(events: Sequence[Event]) -> Any:
     return said(fold.completion())
 
 
+def test_what_perplexity_says_again_with_every_token_is_kept_once() -> None:
+    sources, words = [{"url": "https://example.org/" + "x" * 2000}], ["a ", "b ", "c "] * 20
+    chunks = [chunk({"content": word}, search_results=sources) for word in words]
+    for at, each in enumerate(chunks):
+        each["choices"][0]["message"] = {"role": "assistant", "content": "".join(words[: at + 1])}
+    events = bared(relayed(*chunks, chunk(finish="stop", search_results=[*sources, {"url": "more"}])))
+    source, array = write(events)
+    assert len(array) < 10_000, "the log grows with the square of the answer"
+    whole = folded(read(source, array, len(events)))
+    assert whole["search_results"] == [*sources, {"url": "more"}]
+    assert whole["choices"][0]["message"]["content"] == "".join(words)
+
+
 def relayed(*chunks: Any) -> list[Event]:
     return [*events_of(*chunks), Finish()]
+
+
+@pytest.mark.parametrize("numbered", [{}, {"index": 0}])
+def test_calls_that_are_not_numbered_keep_what_is_theirs(numbered: dict[str, int]) -> None:
+    calls = [{**numbered, "id": id, "function": {"name": "f", "arguments": "{}"}, "sign": id} for id in "abc"]
+    events = relayed(chunk({"tool_calls": calls[:2]}), chunk({"tool_calls": calls[2:]}), chunk(finish="stop"))
+    kept = folded(replayed(bared(events)))["choices"][0]["message"]["tool_calls"]
+    assert [(call["id"], call["sign"]) for call in kept] == [("a", "a"), ("b", "b"), ("c", "c")]
 
 
 def test_plain_text_is_a_string_and_no_more() -> None:

@@ -45,6 +45,7 @@ CORPUS = {
         "data: \U0001f468\u200d\U0001f469 漢字かな\r\n\r\n".encode(),
         ["\U0001f468\u200d\U0001f469 漢字かな".encode()],
     ),
+    "an error of llama.cpp's": (b'error: {"code":400}\n\ndata: [DONE]\n\n', [b'{"error": {"code":400}}', b"[DONE]"]),
     "an event that has not ended": (b"data: a\n\ndata: b\n", [b"a"]),
 }
 EVERYTHING = b"".join(stream for name, (stream, _) in CORPUS.items() if name != "BOM")

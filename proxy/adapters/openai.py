@@ -38,14 +38,18 @@ class OpenAIAdapter(BaseProviderAdapter):
 
     def __init__(self, config: ProviderConfig, session: aiohttp.ClientSession):
         super().__init__(config, session)
-        self.defaults = config.params  # fields of the body that a request need not name
+        # Fields of the body that a request need not name. Where `stream_options` is null, none are sent.
+        self.defaults = config.params
         self._timeout = aiohttp.ClientTimeout(total=None, connect=config.timeouts.connect)
 
     async def stream_chat(
         self, /, messages: Messages, tools: Tools | None = None, **kwargs: Any
     ) -> AsyncGenerator[Event, None]:
         body = {"model": self.config.model_name, **self.defaults, **kwargs, "messages": messages, "stream": True}
-        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        if self.defaults.get("stream_options", {}) is None:
+            del body["stream_options"]
+        else:
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         if tools is not None:
             body["tools"] = tools
         async with await self._post(body) as response:
@@ -53,6 +57,8 @@ class OpenAIAdapter(BaseProviderAdapter):
             try:
                 while data := await content.readany():
                     for payload in decoder.feed(data):
+                        if not payload:
+                            continue  # the heartbeat of some gateways
                         if payload.startswith(b"[DONE]"):
                             yield chunks.finish()
                             if not content.at_eof():
@@ -61,7 +67,8 @@ class OpenAIAdapter(BaseProviderAdapter):
                         for event in chunks.read(payload):
                             yield event
             except (aiohttp.ClientError, ConnectionError) as error:
-                raise ProviderError(Kind.CUT, self._redact(f"the connection broke: {error!r}")) from None
+                if not chunks.complete:
+                    raise ProviderError(Kind.CUT, self._redact(f"the connection broke: {error!r}")) from None
             except ValueError as error:
                 raise ProviderError(Kind.GARBLED, str(error)) from None
             yield chunks.finish(least=body.get("n") or 1)  # nobody said that this was all

@@ -17,7 +17,7 @@ class _Function(msgspec.Struct, gc=False):
 
 
 class _ToolCall(msgspec.Struct, gc=False):
-    index: int | None = 0
+    index: int | None = None
     id: str | None = None
     function: _Function | None = None
 
@@ -26,6 +26,7 @@ class _Delta(msgspec.Struct, gc=False):
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    reasoning_details: Any = None
     tool_calls: list[_ToolCall] | None = None
     refusal: str | None = None
     audio: Any = None
@@ -34,13 +35,22 @@ class _Delta(msgspec.Struct, gc=False):
 
     def has_more(self) -> bool:
         """It holds a part of an answer for which there is no event."""
-        return bool(self.refusal or self.audio or self.images or self.function_call or isinstance(self.content, list))
+        if self.refusal or self.audio or self.images or self.function_call or isinstance(self.content, list):
+            return True
+        return not (self.reasoning_content or self.reasoning or self.content) and self._thinks_in_details()
+
+    def _thinks_in_details(self) -> bool:
+        """Mostly they are said beside the thought; some models say it there alone (MiniMax's `reasoning_split`)."""
+        details = self.reasoning_details if isinstance(self.reasoning_details, list) else ()
+        return any(isinstance(it, dict) and (it.get("text") or it.get("summary")) for it in details)
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: int | None = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
+    usage: dict[str, Any] | None = None  # Moonshot's
+    error: Any = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -51,6 +61,12 @@ class _Chunk(msgspec.Struct, gc=False):
     usage: dict[str, Any] | None = None
     error: Any = None
 
+
+class _WithTexts(msgspec.Struct, gc=False):
+    choices: list[dict[str, Any]]
+
+
+_TEXTS = ("content", "reasoning_content", "reasoning")
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 
@@ -63,6 +79,8 @@ class ChunkReader:
         self._usage: Usage | None = None
         self._running: set[int] = set()  # choices that have begun and not ended
         self._seen: set[int] = set()
+        self._calls: dict[int, dict[int, str]] = {}  # choice -> slot -> id of its call
+        self._slots: dict[tuple[int, int | None], int] = {}  # choice and a call's index -> slot of the last one there
         self._plain = False  # text came last, so what comes now is probably text alone
         self._odd = False  # no: it comes with log probabilities, say
 
@@ -75,16 +93,20 @@ class ChunkReader:
                 payload.decode()  # fields that we do not know are not looked at
             if self._plain and (text := self._plain_text(payload)):
                 return [text]
-            chunk = _decode(payload)
+            try:
+                chunk = _decode(payload)
+            except msgspec.ValidationError:
+                payload = _as_text(payload)
+                chunk = _decode(payload)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise ProviderError(Kind.GARBLED, f"sent a chunk that cannot be read: {error}") from None
-        if chunk.error:
-            raise self._failure(chunk.error)
+        if failed := chunk.error or next((choice.error for choice in chunk.choices or () if choice.error), None):
+            raise self._failure(failed)
         events: list[Event] = []
         for choice in chunk.choices or ():
             self._read_choice(chunk, choice, events)
-        if chunk.usage:
-            self._usage = usage_of(chunk.usage)
+        if usage := chunk.usage or next((choice.usage for choice in chunk.choices or () if choice.usage), None):
+            self._usage = usage_of(usage)
             if not chunk.choices:
                 events.append(self._usage)
         if is_text := len(events) == 1 and type(events[0]) is TextDelta:
@@ -120,12 +142,29 @@ class ChunkReader:
             if isinstance(delta.content, str) and delta.content:
                 events.append(TextDelta(index=index, content=delta.content))
             for call in delta.tool_calls or ():
-                events.append(_tool_input(index, call))
+                events.append(_tool_input(index, self._slot(index, call), call))
             if delta.has_more():
                 events.append(Vendor(index=index, answer=True))
         if choice.finish_reason:
             self._running.discard(index)
             events.append(FinishStep(index=index, reason=choice.finish_reason))
+
+    def _slot(self, choice: int, call: _ToolCall) -> int:
+        """Which of the choice's calls this is a piece of. Gemini numbers none of them, others give 0 to all: then it is
+        another id, with a name, that begins another call.
+        """
+        ids = self._calls.setdefault(choice, {})
+        slot = self._slots.get((choice, call.index), call.index or 0)
+        if call.id and call.function and call.function.name and ids.setdefault(slot, call.id) != call.id:
+            slot = max(ids) + 1
+            ids[slot] = call.id
+        self._slots[choice, call.index] = slot
+        return slot
+
+    @property
+    def complete(self) -> bool:
+        """Every choice that has begun has ended, and there was one."""
+        return bool(self._seen) and not self._running
 
     def finish(self, least: int = 1) -> Finish:
         """The end of a complete stream, of `least` choices or more. Raises ProviderError (cut) if one has not ended."""
@@ -142,11 +181,20 @@ class ChunkReader:
         return ProviderError(kind, self._redact(str(said.get("message") or said)))
 
 
-def _tool_input(index: int, call: _ToolCall) -> ToolInputDelta:
+def _tool_input(index: int, slot: int, call: _ToolCall) -> ToolInputDelta:
     function = call.function or _Function()
-    return ToolInputDelta(
-        index=index, slot=call.index or 0, id=call.id, name=function.name, content=function.arguments or ""
-    )
+    return ToolInputDelta(index=index, slot=slot, id=call.id, name=function.name, content=function.arguments or "")
+
+
+def _as_text(payload: bytes) -> bytes:
+    """The chunk with numbers for texts written as texts: Cloudflare's Workers AI says 6 where the token is "6"."""
+    chunk = msgspec.json.decode(payload)
+    for choice in msgspec.convert(chunk, _WithTexts).choices:
+        delta = choice.get("delta")
+        if isinstance(delta, dict):  # the chunk's own
+            numbers = {name: it for name, it in delta.items() if name in _TEXTS and type(it) in (int, float)}
+            delta |= {name: msgspec.json.encode(it).decode() for name, it in numbers.items()}
+    return msgspec.json.encode(chunk)
 
 
 def usage_of(usage: dict[str, Any]) -> Usage:

@@ -23,9 +23,7 @@ class Fold:
 
     def add(self, event: Event) -> None:
         if type(event) is TextDelta and self._is_known(event):  # nearly all of them
-            message = self._choices[event.index]["message"]
-            known = message.get("content")
-            message["content"] = known + event.content if isinstance(known, str) else event.content
+            merge(self._choices[event.index]["message"], {"content": event.content})
             return
         if isinstance(event, Finish):
             self._usage = event.usage
@@ -69,4 +67,9 @@ class Fold:
             whole = self._choices.setdefault(index, {"index": index, "message": {}, "finish_reason": None})
             merge(whole["message"], choice.pop("delta", None) or {})
             add_choice(whole, choice)
-        self._head |= {name: value for name, value in chunk.items() if not self._head.get(name)}
+        self._head |= {name: it for name, it in chunk.items() if not self._head.get(name) or _grows(it)}
+
+
+def _grows(value: Any) -> bool:
+    """Whether the last one counts: llama.cpp's timings, Perplexity's sources."""
+    return bool(value) and isinstance(value, dict | list)

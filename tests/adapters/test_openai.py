@@ -147,6 +147,13 @@ async def test_the_clients_fields_win_over_the_operators_defaults(session: aioht
     assert (body["stream"], body["messages"]) == (True, ASKED)
 
 
+async def test_who_refuses_stream_options_gets_none(session: aiohttp.ClientSession) -> None:
+    async with ScriptedUpstream(text("Hello")) as upstream:
+        asking = adapter(upstream.url, session, params={"stream_options": None})
+        await play(asking.stream_chat(ASKED, stream_options={"include_usage": True}))
+    assert "stream_options" not in upstream.requests[0].body
+
+
 # What comes back
 
 
@@ -215,9 +222,23 @@ async def test_tokens_come_as_they_are_sent(session: aiohttp.ClientSession) -> N
         [*begun("a"), sse(chunk(finish="stop")), b"data: [DONE]"],
         [*begun("a"), sse(chunk(finish="stop"), "[DONE] ")],
         [*begun("a"), sse(chunk(finish="stop")), sse("[DONE]"), b"whatever"],
+        [*begun("a"), sse("", ""), b"data:\n\n", sse(chunk(finish="stop"))],
         [*text("a"), Fault.CLOSE],
+        [*begun("a"), sse(chunk(finish="stop")), Fault.CLOSE],
+        [*begun("a"), sse(chunk(finish="stop")), Fault.RESET],
     ],
-    ids=["all", "no DONE", "no usage either", "half a DONE", "DONE with a blank", "more after DONE", "cut after DONE"],
+    ids=[
+        "all",
+        "no DONE",
+        "no usage either",
+        "half a DONE",
+        "DONE with a blank",
+        "more after DONE",
+        "heartbeats",
+        "cut after DONE",
+        "cut after all",
+        "reset after all",
+    ],
 )
 async def test_a_complete_answer_finishes(script: Script, session: aiohttp.ClientSession) -> None:
     async with ScriptedUpstream(script) as upstream:
@@ -263,6 +284,7 @@ TWO = [chunk({"content": "a"}), chunk({"content": "b"}, index=1), chunk(finish="
         (error_in_stream(), Kind.SERVER),
         (error_in_stream(after=2), Kind.SERVER),
         (error_in_stream(code=429), Kind.RATE_LIMIT),
+        ([Answer(), b'error: {"code":400,"message":"too long"}\n\n', sse("[DONE]")], Kind.REJECTED),
         (status(400), Kind.REJECTED),
         (status(401), Kind.AUTH),
         (status(403), Kind.AUTH),

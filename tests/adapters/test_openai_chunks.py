@@ -78,9 +78,24 @@ def test_of_text_alone_it_is_known_that_nothing_is_beside_it() -> None:
     assert [getattr(event, "extra", "") for event in texts] == [None, None, {}, None, None, None]
 
 
+@pytest.mark.parametrize("number", [6, 0.005])
+def test_a_number_for_a_text_is_a_text(number: float) -> None:
+    """Cloudflare's Workers AI writes a token of digits as a number."""
+    one = reader()
+    events = [event for it in ("$", number, ".") for event in one.read(json.dumps(chunk({"content": it})).encode())]
+    assert [event.content for event in events if isinstance(event, TextDelta)] == ["$", str(number), "."]
+    assert json.loads(events[-2].raw or b"")["choices"][0]["delta"] == {"content": str(number)}
+
+
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 def test_reasoning_under_either_name(name: str) -> None:
     assert read(chunk({name: "hm"})) == [START, ReasoningDelta(content="hm")]
+
+
+def test_details_of_a_thought_that_is_said_are_no_other_part_of_the_answer() -> None:
+    events = read(chunk({"reasoning": "hm", "reasoning_details": [{"text": "hm"}]}))
+    assert events == [START, ReasoningDelta(content="hm")]
+    assert read(chunk({"content": "", "reasoning_details": [{"data": "gAAA"}]})) == [START], "nobody can read it"
 
 
 def test_reasoning_comes_before_the_text_beside_it() -> None:
@@ -96,6 +111,22 @@ def test_tool_calls_of_one_chunk_and_of_several() -> None:
         ToolInputDelta(id="t0", name="f"),
         ToolInputDelta(content="{}"),
         ToolInputDelta(slot=1, id="t1", name="g"),
+    ]
+
+
+@pytest.mark.parametrize("numbered", [{}, {"index": 0}])
+def test_calls_that_are_not_numbered_or_all_alike_are_told_apart(numbered: dict[str, int]) -> None:
+    """Gemini numbers none; some gateways give 0 to all. A later piece of a call may come with a new id, or none."""
+    first, second = ({**numbered, "id": id, "function": {"name": id.upper(), "arguments": "{"}} for id in "ab")
+    more, odd = ({**numbered, **said, "function": {"arguments": "}"}} for said in ({}, {"id": "z"}))
+    calls = [[first, second], [more], [first | {"id": "c"}], [odd]]
+    events = read(*(chunk({"tool_calls": each}) for each in calls))
+    assert [(event.slot, event.content) for event in events if isinstance(event, ToolInputDelta)] == [
+        (0, "{"),
+        (1, "{"),
+        (1, "}"),
+        (2, "{"),
+        (2, "}"),
     ]
 
 
@@ -136,6 +167,13 @@ def test_usage_beside_the_last_text_is_part_of_the_end() -> None:
     assert (end := one.finish().usage) and end.input_tokens == 5  # noqa: PT018
 
 
+def test_usage_in_the_choice_is_part_of_the_end_too() -> None:
+    """Moonshot's: https://platform.moonshot.ai/docs/api/chat"""
+    one = reader()
+    one.read(json.dumps(chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop", "usage": USAGE}])).encode())
+    assert (end := one.finish().usage) and end.input_tokens == 5  # noqa: PT018
+
+
 @pytest.mark.parametrize("usage", [{}, {"prompt_tokens": None}, {"prompt_tokens": "5", "completion_tokens": -1}])
 def test_odd_usage_counts_nothing(usage: dict[str, Any]) -> None:
     one = reader()
@@ -152,6 +190,7 @@ def test_odd_usage_counts_nothing(usage: dict[str, Any]) -> None:
         {"function_call": {"name": "f"}},
         {"images": [{"image_url": {"url": "data:"}}]},
         {"content": [{"type": "thinking"}]},
+        {"content": "", "reasoning_details": [{"text": "hm"}]},
     ],
     ids=lambda delta: next(iter(delta)),
 )
@@ -217,7 +256,8 @@ def test_bytes_are_one_line() -> None:
         b'"text"',
         b"<html>",
         b'{"choices": {}}',
-        b'{"choices": [{"delta": {"content": 5}}]}',
+        b'{"choices": [{"delta": {"content": true}}]}',
+        b'{"choices": [5]}',
         b'{"choices": [{"delta": {"content": "\xff"}}]}',
         b'{"choices": [], "unknown": "\xff"}',
         b'{"choices": [], "unknown": NaN}',
@@ -253,6 +293,14 @@ def test_an_error_in_the_stream(error: Any, kind: Kind, message: str) -> None:
     with pytest.raises(ProviderError) as raised:
         read(chunk({"content": "a"}), {"error": error})
     assert (raised.value.kind, raised.value.message) == (kind, message)
+
+
+def test_an_error_in_a_choice_is_one() -> None:
+    """OpenRouter's, beside the finish_reason "error": https://openrouter.ai/docs/api/reference/overview"""
+    broken = {"index": 0, "delta": {"content": ""}, "finish_reason": "error", "error": {"code": 429, "message": "no"}}
+    with pytest.raises(ProviderError) as raised:
+        read(chunk({"content": "a"}), chunk(choices=[broken]))
+    assert (raised.value.kind, raised.value.message) == (Kind.RATE_LIMIT, "no")
 
 
 COMPLETE = [chunk({"content": "a"}), chunk(finish="stop")]

@@ -52,10 +52,10 @@ async def asked(script: Script, read_bufsize: int = 2**16) -> AsyncIterator[aioh
 
 
 async def read(body: aiohttp.StreamReader) -> bytes:
-    whole = b""
+    pieces = []
     while data := await body.readany():
-        whole += data
-    return whole
+        pieces.append(data)
+    return b"".join(pieces)
 
 
 async def test_the_reader_of_aiohttp_is_as_we_know_it() -> None:

@@ -194,6 +194,13 @@ def test_tokens_are_told_only_to_those_who_asked() -> None:
     assert len(written(built)) == 2
 
 
+def test_tokens_told_beside_the_end_of_a_choice_are_told_where_its_chunk_was_taken_apart() -> None:
+    start, text, end = read(chunk({"content": "a"}, finish="stop", usage=USAGE["usage"]))
+    stream = [start, changed(text), end, Finish(usage=Usage(input_tokens=3, output_tokens=1))]
+    assert json.loads(written(stream, include_usage=True)[-2])["usage"] == USAGE["usage"]
+    assert b"usage" not in written(stream)[-2]
+
+
 def test_only_a_complete_stream_is_done() -> None:
     assert written([Start(), Finish()])[-1] == b"[DONE]"
     for end in (Error(message="broke", code="provider_error"), Abort(reason="bye")):

@@ -148,14 +148,67 @@ def test_what_some_providers_repeat_is_not_strung_together() -> None:
     assert again["tool_calls"] == [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}{}"}}]
 
 
+def test_calls_that_are_not_numbered_or_all_alike_are_told_apart() -> None:
+    for numbered in ({}, {"index": 0}):
+        call = {**numbered, "type": "function", "function": {"name": "f", "arguments": "{"}}
+        first, second = call | {"id": "a"}, call | {"id": "b"}
+        more = {**numbered, "function": {"arguments": "}"}}
+        calls = message(*(chunk({"tool_calls": [call]}) for call in (first, more, second, more)))["tool_calls"]
+        assert [(call["id"], call["function"]["arguments"]) for call in calls] == [("a", "{}"), ("b", "{}")]
+
+
+def test_thoughts_of_another_kind_stay_what_they_are() -> None:
+    """OpenRouter gives the index 0 to a summary's pieces, and to what is encrypted after it."""
+    pieces = [
+        {"type": "reasoning.summary", "summary": "I ", "index": 0},
+        {"type": "reasoning.summary", "summary": "add", "index": 0},
+        {"type": "reasoning.encrypted", "data": "gA", "id": "rs_1", "index": 0},
+        {"type": "reasoning.encrypted", "data": "gB", "id": "rs_2", "index": 0},
+    ]
+    said = message(*(chunk({"reasoning_details": [piece]}) for piece in pieces))
+    assert said["reasoning_details"] == [pieces[0] | {"summary": "I add"}, pieces[2], pieces[3]]
+
+
+def test_a_name_is_not_lost_where_later_pieces_leave_it_empty() -> None:
+    """DashScope, DeepSeek and LM Studio say `id: ""` and `name: ""` where OpenAI says nothing."""
+    rest = {"index": 0, "id": "", "type": "", "function": {"name": "", "arguments": "{}"}}
+    first = CALL | {"function": {"name": "f", "arguments": ""}}
+    said = message(chunk({"role": "assistant", "tool_calls": [first]}), chunk({"role": "", "tool_calls": [rest]}))
+    assert said["tool_calls"] == [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+
+
+def test_a_content_that_comes_as_text_and_as_parts_is_kept_whole() -> None:
+    """Mistral's, where it thinks or cites."""
+    cited, thought = {"type": "reference", "reference_ids": [1]}, {"type": "thinking", "thinking": []}
+    pieces = ["", [thought], "Rome ", "is ", [cited], "big", "."]
+    events = read(*(chunk({"role": "assistant", "content": piece}) for piece in pieces))
+    bare = [Start(), *(changed(event) if isinstance(event, TextDelta) else event for event in events[1:])]
+    text, more = {"type": "text", "text": "Rome is "}, {"type": "text", "text": "big."}
+    for said in (events, bare):
+        fold = Fold(ChunkEncoder(Heading("r1", "asked", ["asked"], include_usage=False)))
+        for event in said:
+            fold.add(event)
+        assert fold.completion()["choices"][0]["message"]["content"] == [thought, text, cited, more]
+
+
 def test_what_is_said_of_a_whole_choice_is_not_strung_together() -> None:
     def filtered(text: str) -> Any:
         one = chunk({"content": text})
         one["choices"][0]["content_filter_results"] = {"hate": {"filtered": False, "severity": "safe"}}
         return one
 
-    choice = relayed(filtered("a"), filtered("b"), chunk(finish="stop"))["choices"][0]
+    end = chunk(finish="stop")
+    end["choices"][0]["content_filter_results"] = {}  # Azure's last chunk
+    choice = relayed(filtered("a"), filtered("b"), end)["choices"][0]
     assert choice["content_filter_results"] == {"hate": {"filtered": False, "severity": "safe"}}
+
+
+def test_what_grows_with_the_answer_is_told_as_it_was_in_the_end() -> None:
+    """llama.cpp's timings, Perplexity's sources; and what pads a chunk is not told."""
+    first = chunk({"content": "a"}, timings={"predicted_n": 1}, citations=["x"], obfuscation="aB3")
+    whole = relayed(first, chunk(finish="stop", timings={"predicted_n": 2}, citations=["x", "y"]), chunk(citations=[]))
+    assert (whole["timings"], whole["citations"]) == ({"predicted_n": 2}, ["x", "y"])
+    assert "obfuscation" not in whole
 
 
 def test_a_first_chunk_that_says_nothing_does_not_name_the_completion() -> None:
@@ -278,9 +331,3 @@ def test_text_that_waits_for_the_rest_of_its_chunk_is_not_overtaken() -> None:
     thought, text = opened[-2:]
     more = read(chunk({"role": "assistant"}), *texts("x", "d", "e"))[-2:]
     assert content(*opened[1:-2], text, *more, thought) == "abcde"
-
-
-def test_text_that_follows_a_list_of_parts_takes_its_place() -> None:
-    parts = chunk({"content": [{"type": "text", "text": "a"}]})
-    assert message(chunk({"role": "assistant"}), parts, *texts("b", "c", "d"))["content"] == "bcd"
-    assert content(*read(chunk({"role": "assistant"}), parts)[1:], A, B) == "ab"
