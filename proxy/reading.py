@@ -152,5 +152,11 @@ async def _written(
 ) -> AsyncGenerator[bytes, None]:
     async with aclosing(events):
         async for event in events:
-            if data := encode(event):
+            try:
+                data = encode(event)
+            except Exception:  # it may hold what no format can: a text that is not Unicode, say
+                log.exception("an event cannot be written")
+                yield encode(Error(message=INTERNAL, code="internal_error", seq=event.seq))
+                return
+            if data:
                 yield data

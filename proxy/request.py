@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from proxy.errors import RequestError
 from proxy.heading import Heading
 from proxy.provider import ProviderConfig, Retry, Timeouts, mistakes
+from proxy.session.messages import calls_of
 
 MAX_DEPTH = 100  # levels of lists and objects
 MOST_SOURCES = 16
@@ -21,7 +22,7 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
 
     `mode` and `config` name a stream mode and its options. `providers` answer all at once, into one stream.
     `session_id` is the conversation this belongs to; with `history` what was said in it goes before the messages,
-    and with `replace_last` this turn takes the place of its last one.
+    and with `replace_last` this turn takes the place of the last answer to the same messages.
 
     A `durable` stream is kept in Redis before it is shown, and outlives its connection: for `detached` seconds without
     a reader. `recovery` is what is to be done where the provider dies in the middle of an answer, or the replica.
@@ -140,7 +141,16 @@ class ChatRequest:
 
     def heading(self, message_id: str = "") -> Heading:
         """What the formats have to know of the answer's stream."""
-        return Heading(self.id, self.model, self.sources, self.include_usage, message_id=message_id, ui=self.ui)
+        goes_on = message_id not in ("", self.id)  # with a message of the client's
+        return Heading(
+            self.id,
+            self.model,
+            self.sources,
+            self.include_usage,
+            message_id=message_id,
+            calls=[call for message in self.messages for call in calls_of(message)] if goes_on else [],
+            ui=self.ui,
+        )
 
     def keep(self) -> bytes:
         """The request as `kept` reads it, on another replica perhaps."""

@@ -117,6 +117,17 @@ async def test_a_format_is_written_event_by_event_and_closed_with_its_reader(nam
     assert closed
 
 
+@pytest.mark.parametrize("name", ["sse", "openai", "ui", "websocket"])
+async def test_what_no_format_can_hold_is_an_error_as_well(name: str) -> None:
+    async def said() -> AsyncGenerator[Event, None]:
+        yield Start()
+        yield TextDelta(content="caf\udce9")
+        yield Finish()
+
+    data = [it async for it in in_format(name, said(), request())]
+    assert b"an internal error" in data[-1]
+
+
 async def test_closing_it_under_its_reader_tells_the_reader() -> None:
     stream = Stream(Journey("r1", "m"))
 

@@ -13,7 +13,7 @@ from proxy.api.outbox import Outbox
 from proxy.bucket import Bucket
 from proxy.durable.reader import Reader
 from proxy.errors import INTERNAL, RequestError, Stopped, WeirError
-from proxy.events import ENDS
+from proxy.events import ENDS, Error
 from proxy.journey import Journey
 from proxy.pipeline.control import Control
 from proxy.pipeline.running import Running
@@ -196,26 +196,38 @@ class Socket:
 
     def _request(self, data: dict[str, object], id: str) -> ChatRequest:
         given = {name: value for name, value in data.items() if name not in ("stream_format", "ui")}  # frames it is
-        asked = StreamingRequest({"session_id": self._connected.session_id, **given}, id, self._weir.router.default)
-        asked.chat.owner = owner_of(self._websocket, self._connected.user_id)
+        its = self._connected
+        asked = StreamingRequest({"session_id": its.session_id, **given}, id, self._weir.router.default)
+        asked.chat.user_id, asked.chat.owner = its.user_id, owner_of(self._websocket, its.user_id)
         return asked.chat
 
     async def _run(self, name: str, chat: Asked) -> None:
         """One chat, to its one end."""
-        async with aclosing(events_of(chat)) as events:
-            async for event in events:
-                if type(event) in ENDS:  # first: when the client has read it, it may use the name again
-                    self._over(name, chat)
-                frame = frames.stream_event(name, event, chat.position)
-                if chat.running is not None:
-                    chat.running.journey.bytes += len(frame)
-                await self._say(frame)
+        try:
+            await self._tell(name, chat)
+        except Exception:  # an event may hold what no frame can: a text that is not Unicode, say
+            log.exception("chat %s on socket %s failed", chat.id, self._connected.id)
+            if self._chats.get(name) is chat:
+                self._over(name, chat)
+                await self._say(frames.stream_event(name, Error(message=INTERNAL, code="internal_error")))
         if self._chats.get(name) is chat:  # it has had all of it before
             self._over(name, chat)
         self._weir.sockets.count()
         self._close_if_done()
 
+    async def _tell(self, name: str, chat: Asked) -> None:
+        async with aclosing(events_of(chat)) as events:
+            async for event in events:
+                frame = frames.stream_event(name, event, chat.position)
+                if type(event) in ENDS:  # first: when the client has read it, it may use the name again
+                    self._over(name, chat)
+                if chat.running is not None:
+                    chat.running.journey.bytes += len(frame)
+                await self._say(frame)
+
     def _over(self, name: str, chat: Asked) -> None:
+        if chat.stream is not None and not chat.stream.durable:
+            chat.stream.close()  # it may never have begun: a control that comes now comes too late
         del self._chats[name]
         self._connected.chats -= 1
         self._past[name] = chat

@@ -62,4 +62,8 @@ async def resume_ui_chat(request: Request, chat_id: str, user_id: str | None = N
     weir: Weir = request.state.weir
     session = SessionRef.of(owner_of(request, user_id), chat_id)
     reader = await weir.durable.answering(session, owner_of(request), Journey(request.state.id, chat_id))
-    return reading(reader, "ui", weir.settings) if reader else Response(status_code=204)
+    if reader is None:
+        return Response(status_code=204)
+    # To the SDK it is a whole message, and would take the place of the one that the answer goes on with.
+    reader.about.heading.message_id = ""
+    return reading(reader, "ui", weir.settings)

@@ -8,7 +8,7 @@ import msgspec
 
 from proxy.adapter import Messages
 from proxy.session.conversation import AnswerRecord, Feedback, Session, Turn
-from proxy.session.messages import bounded, instructions
+from proxy.session.messages import bounded, instructions, results_in
 
 LOST = 3600.0  # seconds after which a turn that has not ended is taken for one whose replica died
 
@@ -16,7 +16,7 @@ Entry = tuple[str, Mapping[str, str]]  # an id, which begins with the store's ti
 
 
 class Asked(msgspec.Struct, omit_defaults=True):
-    """A turn begins; its id is that of the entry. `replaces`: it takes the place of the one before it."""
+    """A turn begins; its id is that of the entry. `replaces`: it takes the place of the last answer to its messages."""
 
     stream_id: str
     messages: Messages
@@ -54,8 +54,8 @@ def read_log(session_id: str, entries: Sequence[Entry], told: str | None, now: f
     for each in entries:
         id, at, record = each[0], _time_of(each), _record(each)
         if isinstance(record, Asked):
-            if record.replaces and turns:
-                turns.popitem()
+            if record.replaces:
+                _take_back(turns, record.messages)
             state: Literal["broken", "running"] = "broken" if now - at > LOST else "running"
             turns[id] = Turn(id=id, stream_id=record.stream_id, state=state, began=at, messages=record.messages)
         elif isinstance(record, Answered):
@@ -83,6 +83,18 @@ def _record(each: Entry) -> Asked | Answered | Feedback | None:
     with contextlib.suppress(msgspec.MsgspecError, KeyError):
         return msgspec.json.decode(value, type=KINDS[kind])
     return None
+
+
+def _take_back(turns: dict[str, Turn], messages: Messages) -> None:
+    """Takes the last answer off, with the results and instructions it went on from; nothing, if it answered others:
+    what is asked once more may not have come here the first time.
+    """
+    last = [*turns.values()]
+    while len(last) > 1 and (results_in(last[-1].messages) or last[-1].stream_id == last[-2].stream_id):
+        last.pop()
+    if last and last[-1].messages == messages:
+        for turn in [*turns.values()][len(last) - 1 :]:
+            del turns[turn.id]
 
 
 def _end(turn: Turn, answers: list[AnswerRecord], at: float) -> None:

@@ -75,8 +75,8 @@ class SessionStore:
     ) -> Begun:
         """Writes down what is asked, and then, with `read`, reads what was said before.
 
-        With `replace_last` the turn takes the place of the one before it. Raises RequestError (413) for more than can
-        be kept.
+        With `replace_last` the turn takes the place of the last answer to the same messages. Raises RequestError (413)
+        for more than can be kept.
         """
         asked = entry(Asked(stream_id, messages, replace_last))
         if _length(asked) > MOST_OF_A_TURN:
@@ -113,10 +113,7 @@ class SessionStore:
 
         If Redis is away, `settle` does it later: the reader has the answer already, so nobody is left to be told.
         """
-        answered = entry(Answered(turn, answers))
-        if _length(answered) > MOST_OF_A_TURN:
-            cut = [AnswerRecord(provider=it.provider, end="error", error="more than can be kept") for it in answers]
-            answered = entry(Answered(turn, cut))
+        answered = _written(turn, answers)
         try:
             await self._add(ref, answered)
         except StoreAway:
@@ -223,6 +220,16 @@ class SessionStore:
             for (session_id, updated), there, turns in zip(found, told[::2], told[1::2], strict=True)
             if there  # a Redis that runs out of memory may have dropped it
         ]
+
+
+def _written(turn: str, answers: list[AnswerRecord]) -> dict[str, bytes]:
+    """What is written down of `answers`: who gave them, where what they said is too much, or no Unicode."""
+    with contextlib.suppress(UnicodeEncodeError):
+        answered = entry(Answered(turn, answers))
+        if _length(answered) <= MOST_OF_A_TURN:
+            return answered
+    said = "more than can be kept"
+    return entry(Answered(turn, [AnswerRecord(provider=it.provider, end="error", error=said) for it in answers]))
 
 
 def _length(fields: dict[str, bytes]) -> int:

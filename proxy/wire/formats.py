@@ -12,7 +12,8 @@ from proxy.wire.ui import UIEncoder
 def encoder_for(format: Format, heading: Heading) -> Encoder:
     """An encoder for one stream."""
     if format == "ui":
-        return UIEncoder(heading.message_id or heading.request_id, several=heading.several, version=heading.ui)
+        message_id = heading.message_id or heading.request_id
+        return UIEncoder(message_id, several=heading.several, version=heading.ui, calls=heading.calls)
     if format == "sse":
         return NativeEncoder()
     return ChoicesEncoder(heading) if heading.several else ChunkEncoder(heading)

@@ -6,7 +6,7 @@ there), unless the client says that it is newer. So why an answer ended is told 
 tokens, and not in the part `finish`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -50,20 +50,21 @@ class UIEncoder:
     """Writes one stream as one message.
 
     `message_id` is the message's id; an answer that goes on with the client's last message must have that one's (see
-    `ui_messages.continued`). `several`: the sources are told apart, by `providerMetadata.weir.source`. `version`
-    is that of the SDK that reads it, at least: 7 means 7.0.70 or later, which can take back what a step has said.
+    `ui_messages.continued`), and `calls` are the ids of the calls that one has. `several`: the sources are told apart,
+    by `providerMetadata.weir.source`. `version` is that of the SDK that reads it, at least: 7 means 7.0.70 or later,
+    which can take back what a step has said.
     """
 
     content_headers: Mapping[str, str] = {"x-vercel-ai-ui-message-stream": "v1"}
 
-    def __init__(self, message_id: str, *, several: bool = False, version: int = 5):
+    def __init__(self, message_id: str, *, several: bool = False, version: int = 5, calls: Iterable[str] = ()):
         self._id = message_id
         self._several = several
         self._takes_back = version >= 7
         self._one_step = True  # what is being answered has been said in the present step, and nothing else has
         self._begun = False
         self._lanes: dict[tuple[str, int], Lane] = {}
-        self._calls: set[str] = set()
+        self._calls = set(calls)
         self._reason = ""  # why the first choice to end did
 
     def encode(self, event: Event) -> bytes:

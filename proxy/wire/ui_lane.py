@@ -108,7 +108,7 @@ class Lane:
         return {"providerMetadata": {"weir": said}} if said else {}
 
     def _call_id(self, given: str | None) -> str:
-        """The vendor's id, unless another source has used it in this message already, or there is none."""
+        """The vendor's id, unless it has been used in this message already, or there is none."""
         call = given or f"call-{self._name}-{len(self._calls)}"
         if call in self._calls:
             call = f"{call}-{self._name}-{len(self._calls)}"

@@ -4,6 +4,7 @@ A step of an answer is one assistant message, then what its tools said. What Ope
 as the SDK does: sources, a model's own files, thoughts (but for what their vendor wants back), calls not yet answered.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -34,6 +35,7 @@ class _Part(msgspec.Struct, rename="camel"):
     error_text: str | None = None
     approval: _Approval | None = None
     provider_metadata: dict[str, Any] | None = None
+    call_provider_metadata: dict[str, Any] | None = None
     data: Any = None
     parts: list["_Part"] = []
 
@@ -119,14 +121,36 @@ def _file(part: _Part, where: str) -> dict[str, Any]:
 def _assistant(parts: list[_Part], where: str) -> Messages:
     found: Messages = []
     step: list[_Part] = []
+    mine = _of_one(parts)
     for place, part in enumerate(parts):
+        if not mine(part):
+            continue
         if part.type in ("step-start", "data-steer", "steering-message"):
             found += _step(step)
             step = []
             found += _steered(part, f"{where}.parts[{place}]")
+        elif part.type == "data-recovery" and isinstance(part.data, dict) and part.data.get("how") == "restarted":
+            step = []  # the SDKs before 7.0.70 cannot take it back
         else:
             step.append(part)
     return found + _step(step)
+
+
+def _of_one(parts: list[_Part]) -> Callable[[_Part], bool]:
+    """Whether a part counts: of several sources the conversation goes on from the first whole one, as a session does,
+    and of several choices from the first.
+    """
+    ends = [part.data for part in parts if part.type == "data-source-end" and isinstance(part.data, dict)]
+    broken = [end.get("source") for end in ends if end.get("reason") != "finish"]
+    sources = [source for part in parts if (source := _ours(part).get("source"))]
+    one = next((source for source in sources if source not in broken), sources[0] if sources else None)
+    return lambda part: _ours(part).get("source", one) == one and not _ours(part).get("index")
+
+
+def _ours(part: _Part) -> dict[str, Any]:
+    """What Weir has noted at a part."""
+    noted = (part.provider_metadata or part.call_provider_metadata or {}).get("weir")
+    return noted if isinstance(noted, dict) else {}
 
 
 def _steered(part: _Part, where: str) -> Messages:
@@ -142,9 +166,9 @@ def _step(parts: list[_Part]) -> Messages:
     """One call of a model: what it said, and what its tools said to it."""
     message: dict[str, Any] = {}
     for part in parts:
-        ours = (part.provider_metadata or {}).get("weir")
-        if part.type == "reasoning" and isinstance(ours, dict) and isinstance(ours.get("extra"), dict):
-            merge(message, ours["extra"])
+        extra = _ours(part).get("extra")
+        if part.type == "reasoning" and isinstance(extra, dict):
+            merge(message, extra)
     text = _text(parts)
     told = [(part, said) for part in parts if _tool_name(part) and (said := _result(part)) is not None]
     if not text and not told:

@@ -1,13 +1,26 @@
 """What happens on a WebSocket: several chats at once, each with one end, and a client that talks back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
 
 from proxy.api.socket import Socket
-from proxy.testing import Script, ScriptedUpstream, begun, chunk, cut_after, error_in_stream, hang_after, sse, text
+from proxy.events import Event
+from proxy.testing import (
+    Script,
+    ScriptedAdapter,
+    ScriptedUpstream,
+    begun,
+    chunk,
+    cut_after,
+    error_in_stream,
+    hang_after,
+    says,
+    sse,
+    text,
+)
 from proxy.wire.frames import LONGEST_NAME
 from tests.process import until
 from tests.server import Server, serving
@@ -115,6 +128,56 @@ async def test_a_chat_that_cannot_begin_ends_with_an_error(server: Server, data:
         assert said in frame["data"]["event_data"]["error"]
         await client.ask("r")
         assert events(await client.to_end("r"))[-1] == "finish", "the socket stays open"
+
+
+async def test_what_no_frame_can_hold_ends_its_chat(server: Server) -> None:
+    """Such as the name of a file that one of an agent's tools has found."""
+
+    class Odd(ScriptedAdapter):
+        scripts = (says("a", "caf\udce9"), says("b"))
+
+    server.weir.pipeline.registry.add_adapter("odd", Odd)
+    await server.register("http://127.0.0.1:9/v1", provider_type="odd")
+    async with connected(server.url) as client:
+        await client.ask("r")
+        frames = await client.to_end("r")
+        assert (text_of(frames), events(frames)[-1]) == ("a", "error")
+        assert frames[-1]["data"]["event_data"]["code"] == "internal_error"
+        await client.ask("r")
+        assert events(await client.to_end("r"))[-1] == "finish", "its name can be used again"
+    kept = (await server.ask("GET", "/api/streaming/sessions/s1?user_id=ann")).body["turns"]
+    assert [turn["state"] for turn in kept] == ["broken", "finished"]
+
+
+@pytest.mark.parametrize("said", [{}, {"user_id": "bob"}])
+async def test_an_agent_is_told_whose_socket_it_is(server: Server, said: dict[str, str]) -> None:
+    """As over HTTP it is told the `user_id`; the session is that user's too, whatever a message says."""
+    asked: list[Any] = []
+
+    class Agent(ScriptedAdapter):
+        features = frozenset({"streaming", "user_id"})
+
+        async def stream_chat(self, /, messages: Any, tools: Any = None, **kwargs: Any) -> AsyncGenerator[Event, None]:
+            asked.append(kwargs.get("user"))
+            for event in says("ok"):
+                yield event
+
+    server.weir.pipeline.registry.add_adapter("agent", Agent)
+    await server.register("http://127.0.0.1:9/v1", provider_type="agent")
+    async with connected(server.url, user="ann") as client:
+        await client.ask("r", **said)
+        await client.to_end("r")
+    assert asked == ["ann"]
+
+
+@pytest.mark.parametrize("control", ["cancel", "pause", "resume"])
+async def test_what_is_said_to_a_chat_that_never_began_comes_too_late(server: Server, control: str) -> None:
+    async with ScriptedUpstream(text("a")) as upstream, connected(server.url) as client:
+        await server.register(upstream)
+        await client.ask("r", generator_mode="nonsense")
+        await client.to_end("r")
+        await client.say(control, "r")
+        assert (await client.until("error"))["data"]["code"] == "ended"
 
 
 async def test_who_asks_for_a_format_gets_frames(server: Server) -> None:

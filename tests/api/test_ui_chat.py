@@ -69,6 +69,17 @@ async def test_the_client_keeps_the_conversation_and_the_session_too(server: Ser
         assert await session(server) == ["first", "one", "second", "other"], "the last turn was not replaced"
 
 
+async def test_who_asks_again_what_never_came_takes_nothing_else_back(server: Server) -> None:
+    """A page's \"try again\" is `regenerate()`, also after a request that got lost, or was refused."""
+    async with ScriptedUpstream(text("one"), text("two")) as upstream:
+        await server.register(upstream)
+        await parts(server, chat(said("user", "first")))
+        whole = [said("user", "first"), said("assistant", "one"), said("user", "second")]
+        assert (await server.ask("POST", "/api/chat", chat(*whole, provider_id="nobody"))).status == 404
+        await parts(server, chat(*whole, trigger="regenerate-message"))
+        assert await session(server) == ["first", "one", "second", "two"]
+
+
 async def test_a_mode_and_a_provider_may_be_named(server: Server) -> None:
     async with ScriptedUpstream(text("Hel", "lo")) as upstream:
         await server.register(upstream, "a")
@@ -119,6 +130,21 @@ async def test_what_is_being_answered_is_read_from_its_beginning_and_to_its_end(
         ended = await server.ask("GET", "/api/chat/c1/stream")
         assert (ended.status, ended.body) == (204, b""), "nothing is being answered any more"
         assert len(upstream.requests) == 1
+
+
+async def test_what_is_read_again_takes_no_place_of_the_message_it_goes_on_with(server: Server) -> None:
+    more = asyncio.Event()
+    async with ScriptedUpstream([*begun("Hel"), more, *text("lo")[2:]]) as upstream:
+        await server.register(upstream)
+        body = chat(said("user", "hi"), said("assistant", "I look.", id="a1"), **DURABLE)
+        asking = asyncio.create_task(server.ask("POST", "/api/chat", body))
+        await upstream.until(lambda it: len(it.requests) == 1)
+        resuming = asyncio.create_task(server.ask("GET", "/api/chat/c1/stream"))
+        (produced,) = server.weir.durable._produced
+        await until(lambda: produced.feed.readers == 2, "a second reader, while it is being answered")
+        more.set()
+        assert b'"messageId":"a1"' in (await asking).body
+        assert b'"messageId":"a1"' not in (await resuming).body
 
 
 async def test_what_is_not_durable_cannot_be_resumed(server: Server) -> None:

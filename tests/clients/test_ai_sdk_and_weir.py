@@ -67,6 +67,22 @@ async def test_a_tool_that_the_page_runs(sdk: Program, server: Server) -> None:
     assert upstream.requests[1].body["messages"][2] == {"role": "tool", "tool_call_id": "c1", "content": "12:00"}
 
 
+@pytest.mark.parametrize("id", ["", "call_0"])
+async def test_a_vendor_that_names_every_call_alike(sdk: Program, server: Server, id: str) -> None:
+    """Or none: to the SDK the calls of a message are told apart by their ids, those of its earlier steps too."""
+
+    def calling(name: str) -> list[Step]:
+        call = {"index": 0, "id": id, "type": "function", "function": {"name": name, "arguments": "{}"}}
+        return [Answer(), sse(chunk({"role": "assistant", "tool_calls": [call]}), chunk(finish="tool_calls"), "[DONE]")]
+
+    async with ScriptedUpstream(calling("clock"), calling("weather"), text("Warm, at noon.")) as upstream:
+        await server.register(upstream)
+        held = await chat(sdk, server, tools={"clock": "12:00", "weather": "warm"}, auto=True)
+    assert (held["status"], texts(held)) == ("ready", ["hi", "Warm, at noon."])
+    said = [message["content"] for message in upstream.requests[-1].body["messages"] if message["role"] == "tool"]
+    assert said == ["12:00", "warm"]
+
+
 async def test_an_answer_that_is_cut_short_is_no_whole_answer(sdk: Program, server: Server) -> None:
     async with ScriptedUpstream(cut_after(2)) as upstream:
         await server.register(upstream)
@@ -104,10 +120,21 @@ async def test_two_providers_answer_at_once(sdk: Program, server: Server) -> Non
     assert (held["status"], ends) == ("ready", {"one": "finish", "two": "error"})
 
 
+async def test_a_conversation_goes_on_from_one_of_them(sdk: Program, server: Server) -> None:
+    async with ScriptedUpstream(text("I am A.")) as one, ScriptedUpstream(text("I am B.")) as two:
+        await server.register(one, "one")
+        await server.register(two, "two")
+        await chat(sdk, server, {"send": "hi"}, {"send": "sure?"}, body={"provider_ids": ["one", "two"]})
+    said = [upstream.requests[1].body["messages"][1]["content"] for upstream in (one, two)]
+    assert said in (["I am A."] * 2, ["I am B."] * 2)
+
+
 DURABLE = {"weir": {"durable": True}}
 
 
-async def resumed(sdk: Program, server: Server, upstream: ScriptedUpstream, gate: asyncio.Event, step: Any) -> Any:
+async def resumed(
+    sdk: Program, server: Server, upstream: ScriptedUpstream, gate: asyncio.Event, step: Any, **play: Any
+) -> Any:
     """What a chat holds whose connection broke in mid-answer, and that then took `step`."""
     durable, reading = server.weir.durable, asyncio.Event()
     answering = durable.answering
@@ -118,7 +145,7 @@ async def resumed(sdk: Program, server: Server, upstream: ScriptedUpstream, gate
         return reader
 
     durable.answering = noticed  # type: ignore[method-assign,assignment]
-    chatting = asyncio.create_task(chat(sdk, server, {"send": "sing", "cut": "la"}, step, body=DURABLE))
+    chatting = asyncio.create_task(chat(sdk, server, {"send": "sing", "cut": "la"}, step, body=DURABLE, **play))
     await asyncio.wait({chatting, waiting := asyncio.create_task(reading.wait())}, return_when="FIRST_COMPLETED")
     waiting.cancel()
     assert not upstream.disconnects, "the provider lost its reader with the page"
@@ -149,6 +176,22 @@ async def test_and_by_the_same_page(sdk: Program, server: Server, request: pytes
         assert len(upstream.requests) == 1
 
 
+async def test_what_stood_in_the_message_before_is_not_lost(sdk: Program, server: Server) -> None:
+    """The answer went on with the message in which the page had run a tool."""
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+    calling: list[Step] = [
+        Answer(),
+        sse(chunk({"role": "assistant", "tool_calls": [call]}), chunk(finish="tool_calls"), "[DONE]"),
+    ]
+    gate = asyncio.Event()
+    async with ScriptedUpstream(calling, [*begun("la "), gate, *text("end")[2:]]) as upstream:
+        await server.register(upstream)
+        held = await resumed(sdk, server, upstream, gate, {"resume": True}, tools={"clock": "12:00"}, auto=True)
+    said = [part for message in held["messages"] for part in message["parts"]]
+    assert (held["status"], texts(held)[-1][-6:]) == ("ready", "la end")
+    assert next(part["output"] for part in said if part["type"] == "tool-clock") == "12:00"
+
+
 async def test_where_nothing_is_being_answered_there_is_nothing_to_resume(
     sdk: Program, server: Server, request: pytest.FixtureRequest
 ) -> None:
@@ -170,6 +213,13 @@ async def test_an_answer_that_is_begun_anew_is_a_new_step(sdk: Program, server: 
         "ready",
         ["step-start", "text", "data-recovery", "step-start", "text"],
     )
+
+
+async def test_no_model_is_told_again_what_was_taken_back(sdk: Program, server: Server) -> None:
+    async with ScriptedUpstream(cut_after(2), text("new"), text("yes")) as upstream:
+        await server.register(upstream)
+        await chat(sdk, server, {"send": "hi"}, {"send": "sure?"}, body={"weir": {"recovery": "restart"}})
+    assert [message["content"] for message in upstream.requests[-1].body["messages"]] == ["hi", "new", "sure?"]
 
 
 async def test_a_newer_sdk_takes_back_what_was_said(server: Server) -> None:

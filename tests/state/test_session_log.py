@@ -66,6 +66,26 @@ def test_a_turn_takes_the_place_of_the_one_before() -> None:
     assert states(Asked("a", [], replaces=True)) == ["running"], "there was none before"
 
 
+def streams(*records: Any) -> list[str]:
+    session = read_log("s", log(*records), None, 0.0)
+    return [turn.stream_id for turn in session.turns] if session else []
+
+
+def test_a_turn_takes_no_place_of_an_answer_to_something_else() -> None:
+    """What is asked once more may not have come here the first time."""
+    other = {"role": "user", "content": "and you?"}
+    assert streams(Asked("a", [USER]), ended(1), Asked("b", [other], replaces=True)) == ["a", "b"]
+
+
+def test_a_turn_takes_the_place_of_all_that_an_answer_came_to() -> None:
+    """Results of the client's tools, and instructions, are turns too."""
+    before, result = Asked("a", [USER]), {"role": "tool", "tool_call_id": "c", "content": "12"}
+    again = Asked("z", [USER], replaces=True)
+    assert streams(before, Asked("b", [USER]), Asked("c", [result]), Asked("d", [result]), again) == ["a", "z"]
+    assert streams(before, Asked("b", [USER]), Asked("b", [{"role": "user", "content": "go"}]), again) == ["a", "z"]
+    assert streams(Asked("c", [result]), again) == ["c", "z"], "what it went on from is kept no longer"
+
+
 def test_what_a_newer_weir_wrote_is_passed_over() -> None:
     odd = [{"sung": b"{}"}, {"asked": b"{"}, {"answered": b'{"turn": 5}'}, {"": b""}]
     assert states(Asked("a", [USER]), *odd, ended(1)) == ["finished"]

@@ -132,6 +132,16 @@ def test_two_calls_never_share_an_id() -> None:
     assert begun[0]["toolCallId"] == "call_0", "the vendor's id is kept where it can be"
 
 
+def test_a_call_never_has_an_id_of_the_message_that_the_answer_goes_on_with() -> None:
+    encoder = UIEncoder("m1", calls=["call_0", "call-0-0"])
+    events = [ToolInputDelta(id="call_0", name="f"), ToolInputDelta(slot=1, name="f"), ToolInputDelta(slot=2, id="c")]
+    begun = [part for part in data_of(b"".join(map(encoder.encode, events))) if part["type"] == "tool-input-start"]
+    ids = {part["toolCallId"] for part in begun}
+    assert len(ids) == 3
+    assert "c" in ids
+    assert not ids & {"call_0", "call-0-0"}
+
+
 def test_what_an_agents_tools_said_is_answered_in_a_step_of_its_own() -> None:
     run: list[Event] = [Start(), ToolInput(id="c", name="f"), ToolInput(id="d", name="f"), ToolOutput(id="c", output=1)]
     waiting = [*run, TextDelta(content="one more ")]

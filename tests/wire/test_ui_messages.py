@@ -148,6 +148,38 @@ def test_what_the_user_said_while_the_answer_came() -> None:
         ]
 
 
+def test_of_several_sources_the_first_whole_one_counts() -> None:
+    def by(source: str, **more: Any) -> dict[str, Any]:
+        return {"providerMetadata": {"weir": {"source": source, **more}}}
+
+    def ended(source: str, reason: str) -> dict[str, Any]:
+        return {"type": "data-source-end", "data": {"source": source, "reason": reason}}
+
+    thought = {"type": "reasoning", "text": "hm", **by("b", extra={"thinking_blocks": [1]})}
+    called_by_b = tool("output-available", output=1, callProviderMetadata={"weir": {"source": "b"}})
+    parts = [text("I am ") | by("a"), thought, text("I am B.") | by("b"), called_by_b, text("A.") | by("a")]
+    assert assistant(*parts) == [{"role": "assistant", "content": "I am A."}]
+    assert assistant(*parts, ended("b", "error"), ended("a", "finish")) == [{"role": "assistant", "content": "I am A."}]
+    of_b = {**called(call(), content="I am B."), "thinking_blocks": [1]}
+    assert assistant(*parts, ended("a", "error"), ended("b", "finish")) == [of_b, result("1")]
+    assert assistant(*parts, ended("a", "error"), ended("b", "error")) == [{"role": "assistant", "content": "I am A."}]
+
+
+def test_of_several_choices_the_first_counts() -> None:
+    second = text("Oslo") | {"providerMetadata": {"weir": {"index": 1}}}
+    assert assistant(text("Rome"), second) == [{"role": "assistant", "content": "Rome"}]
+
+
+def test_what_an_answer_that_was_begun_anew_had_said_is_taken_back() -> None:
+    def recovered(how: str) -> dict[str, Any]:
+        return {"type": "data-recovery", "data": {"how": how, "after": 0, "reason": "cut"}}
+
+    step, new = {"type": "step-start"}, [{"role": "assistant", "content": "new"}]
+    assert assistant(step, text("la "), recovered("restarted"), step, text("new")) == new
+    assert assistant(step, recovered("restarted"), text("new")) == new, "as AI SDK 7 has taken it back"
+    assert assistant(step, text("ne"), recovered("continued"), text("w")) == new
+
+
 def test_parts_that_are_no_messages_are_left_out() -> None:
     others = [{"type": "source-url", "url": "https://a.test"}, {"type": "data-x", "data": 1}, file("image/png", PNG)]
     assert assistant(*others, {"type": "something-new"}, text("a")) == [{"role": "assistant", "content": "a"}]
