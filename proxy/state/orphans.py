@@ -32,15 +32,12 @@ class Orphanage:
 
     async def renew(self, running: Sequence[str]) -> None:
         """Says that this replica lives, and which logs it still writes to. Raises StoreAway."""
-        await self._store.attempt("a lease", self._renew(running))
-
-    async def _renew(self, running: Sequence[str]) -> None:
-        async with self._store.client.pipeline(transaction=False) as pipe:
-            pipe.set(self._logs.lease(self._logs.replica), "", px=int(LEASE * 1000))
-            pipe.sadd(self._producers, self._logs.replica)
-            for stream_id in running:
-                pipe.expire(self._logs.log(stream_id), RUNNING)
-            await pipe.execute()
+        pipe = self._store.client.pipeline(transaction=False)
+        pipe.set(self._logs.lease(self._logs.replica), "", px=int(LEASE * 1000))
+        pipe.sadd(self._producers, self._logs.replica)
+        for stream_id in running:
+            pipe.expire(self._logs.log(stream_id), RUNNING)
+        await self._store.attempt("a lease", pipe.execute())
 
     async def release(self) -> None:
         """Leaves what this replica still produces to the others, at once. Raises StoreAway."""
@@ -48,16 +45,14 @@ class Orphanage:
 
     async def watch(self, stream_ids: Sequence[str]) -> list[str]:
         """Tells their producers that these streams are being read here. Those whose logs are gone. Raises StoreAway."""
-        return await self._store.attempt("readers", self._watch(stream_ids)) if stream_ids else []
-
-    async def _watch(self, stream_ids: Sequence[str]) -> list[str]:
-        async with self._store.client.pipeline(transaction=False) as pipe:
-            for stream_id in stream_ids:
-                pipe.set(self._store.key("watched", stream_id), "", px=int(WATCHED * 1000))
-            for stream_id in stream_ids:
-                pipe.exists(self._logs.log(stream_id))
-            there = (await pipe.execute())[len(stream_ids) :]
-        return [stream_id for stream_id, is_there in zip(stream_ids, there, strict=True) if not is_there]
+        if not stream_ids:
+            return []
+        pipe = self._store.client.pipeline(transaction=False)
+        for stream_id in stream_ids:
+            pipe.set(self._store.key("watched", stream_id), "", px=int(WATCHED * 1000))
+            pipe.exists(self._logs.log(stream_id))
+        replies = await self._store.attempt("readers", pipe.execute())
+        return [stream_id for stream_id, there in zip(stream_ids, replies[1::2], strict=True) if not there]
 
     async def watched(self, stream_ids: Sequence[str]) -> set[str]:
         """Which of these are read on another replica. Raises StoreAway."""

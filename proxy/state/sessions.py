@@ -10,7 +10,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -26,7 +26,6 @@ MOST_OWED = 1000  # answers that Redis was away for; there are no more than stre
 ACTIVE = 3600.0  # seconds since its last use for which a session counts as active
 
 _WHAT = "a session"
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -82,10 +81,10 @@ class SessionStore:
         if _length(asked) > MOST_OF_A_TURN:
             said = f"the messages of one turn of a session may have {MOST_OF_A_TURN // 1024**2} MiB"
             raise RequestError(said, status=413, code="turn_too_large", param="messages")
-        turn, held = await self._ask(self._begin, ref, asked, 0 if replace_last else 1)
+        turn, held = await self._begin(ref, asked, 0 if replace_last else 1)
         await self._make_room(ref, held)
         try:
-            session = await self._ask(self._read, ref, turn) if read else None
+            session = await self.load(ref, until=turn) if read else None
         except (StoreAway, asyncio.CancelledError):
             self._owed.append((ref, entry(Answered(turn, []))))  # nobody is going to answer it
             raise
@@ -94,18 +93,17 @@ class SessionStore:
         return Begun(turn, session or Session(id=ref.id))
 
     async def _begin(self, ref: SessionRef, asked: dict[str, bytes], counts: int) -> tuple[str, Held]:
-        keys, now = self._keys(ref), self._clock()
-        async with self._store.client.pipeline(transaction=True) as pipe:
-            pipe.xadd(keys.log, asked)
-            pipe.zincrby(keys.size, _length(asked), "bytes")
-            pipe.xlen(keys.log)
-            pipe.zincrby(keys.size, counts, "turns")
-            pipe.zadd(keys.listing, {ref.id: now})
-            pipe.zadd(self._active, {":".join(ref): now})
-            pipe.zremrangebyscore(keys.listing, "-inf", now - self._ttl)
-            pipe.zremrangebyscore(self._active, "-inf", now - ACTIVE)
-            self._renew(pipe, keys)
-            turn, *held = (await pipe.execute())[:3]
+        keys, now, pipe = self._keys(ref), self._clock(), self._transaction()
+        pipe.xadd(keys.log, asked)
+        pipe.zincrby(keys.size, _length(asked), "bytes")
+        pipe.xlen(keys.log)
+        pipe.zincrby(keys.size, counts, "turns")
+        pipe.zadd(keys.listing, {ref.id: now})
+        pipe.zadd(self._active, {":".join(ref): now})
+        pipe.zremrangebyscore(keys.listing, "-inf", now - self._ttl)
+        pipe.zremrangebyscore(self._active, "-inf", now - ACTIVE)
+        self._renew(pipe, keys)
+        turn, *held = (await self._ask(pipe.execute))[:3]
         return turn, Held(*held)
 
     async def end(self, ref: SessionRef, turn: str, answers: list[AnswerRecord]) -> None:
@@ -125,31 +123,47 @@ class SessionStore:
     async def settle(self) -> None:
         """Writes what `end` could not. To be called now and then; costs nothing where there is nothing."""
         while self._owed:
-            await self._store.attempt(_WHAT, self._write(*self._owed[0]))
+            ref, answered = self._owed[0]
+            await self._store.attempt(_WHAT, self._adding(ref, answered).execute())
             self._owed.popleft()
 
     async def add_feedback(self, ref: SessionRef, feedback: Feedback) -> bool:
         """False: there is no such session."""
         return await self._add(ref, entry(feedback))
 
-    async def load(self, ref: SessionRef) -> Session | None:
-        return await self._ask(self._read, ref)
+    async def load(self, ref: SessionRef, *, until: str = "+") -> Session | None:
+        """None: there is no such session. `until`: as it was when that entry was written."""
+        keys, pipe = self._keys(ref), self._transaction()
+        pipe.xrange(keys.log, max=until)
+        pipe.get(keys.told)
+        entries, told = await self._ask(pipe.execute)
+        return read_log(ref.id, entries, told, self._clock())
 
     async def delete(self, ref: SessionRef) -> bool:
         """False: there is no such session. What is being answered in it will not be written down."""
-        return await self._ask(self._delete, ref)
+        keys, pipe = self._keys(ref), self._transaction()
+        pipe.delete(keys.log)
+        pipe.delete(keys.size, keys.told)
+        pipe.zrem(keys.listing, ref.id)
+        pipe.zrem(self._active, ":".join(ref))
+        deleted, *_ = await self._ask(pipe.execute)
+        return bool(deleted)
 
     async def recent(self, owner: str, limit: int = 100, before: float | None = None) -> list[Listed]:
         """An owner's sessions, the last used first; `before`: only those used before that time."""
-        return await self._ask(self._recent, owner, limit, before)
+        return await self._ask(lambda: self._recent(owner, limit, before))
 
     async def active(self) -> int:
         """How many sessions, of anybody's, were used in the last hour."""
-        return int(await self._ask(self._store.client.zcount, self._active, self._clock() - ACTIVE, "+inf"))
+        return await self._ask(lambda: self._store.client.zcount(self._active, self._clock() - ACTIVE, "+inf"))
 
-    async def _ask(self, work: Callable[_P, Coroutine[Any, Any, _T]], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def _ask(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """What `work` finds in Redis."""
-        return await self._store.in_turn(_WHAT, lambda: work(*args, **kwargs))
+        return await self._store.in_turn(_WHAT, work)
+
+    def _transaction(self) -> Any:
+        """Commands that are noted one by one, and done when it is executed: all of them or none."""
+        return self._store.client.pipeline(transaction=True)
 
     def _keys(self, ref: SessionRef) -> Keys:
         key = self._store.key
@@ -161,22 +175,20 @@ class SessionStore:
             pipe.expire(key, self._ttl)
 
     async def _add(self, ref: SessionRef, added: dict[str, bytes]) -> bool:
-        there, held = await self._ask(self._write, ref, added)
-        await self._make_room(ref, held)
-        return there
+        """Whether the session is there to be added to."""
+        entry_id, size, entries, *_ = await self._ask(self._adding(ref, added).execute)
+        await self._make_room(ref, Held(size or 0.0, entries))
+        return entry_id is not None
 
-    async def _write(self, ref: SessionRef, added: dict[str, bytes]) -> tuple[bool, Held]:
-        """Whether the session is there to be added to, and what it holds then."""
-        keys, now = self._keys(ref), self._clock()
-        async with self._store.client.pipeline(transaction=True) as pipe:
-            pipe.xadd(keys.log, added, nomkstream=True)
-            pipe.zadd(keys.size, {"bytes": _length(added)}, xx=True, incr=True)
-            pipe.xlen(keys.log)
-            pipe.zadd(keys.listing, {ref.id: now}, xx=True)
-            pipe.zadd(self._active, {":".join(ref): now}, xx=True)
-            self._renew(pipe, keys)
-            entry_id, size, entries, *_ = await pipe.execute()
-        return entry_id is not None, Held(size or 0.0, entries)
+    def _adding(self, ref: SessionRef, added: dict[str, bytes]) -> Any:
+        keys, now, pipe = self._keys(ref), self._clock(), self._transaction()
+        pipe.xadd(keys.log, added, nomkstream=True)
+        pipe.zadd(keys.size, {"bytes": _length(added)}, xx=True, incr=True)
+        pipe.xlen(keys.log)
+        pipe.zadd(keys.listing, {ref.id: now}, xx=True)
+        pipe.zadd(self._active, {":".join(ref): now}, xx=True)
+        self._renew(pipe, keys)
+        return pipe
 
     async def _make_room(self, ref: SessionRef, held: Held) -> None:
         """If Redis goes away meanwhile, the next one who adds to the session sees to it."""
@@ -184,37 +196,19 @@ class SessionStore:
         with contextlib.suppress(StoreAway):
             while more:
                 with contextlib.suppress(Lost):
-                    more = await self._ask(drop_oldest, self._store, self._keys(ref), self._ttl)
-
-    async def _read(self, ref: SessionRef, until: str = "+") -> Session | None:
-        keys = self._keys(ref)
-        async with self._store.client.pipeline(transaction=True) as pipe:
-            pipe.xrange(keys.log, max=until)
-            pipe.get(keys.told)
-            entries, told = await pipe.execute()
-        return read_log(ref.id, entries, told, self._clock())
-
-    async def _delete(self, ref: SessionRef) -> bool:
-        keys = self._keys(ref)
-        async with self._store.client.pipeline(transaction=True) as pipe:
-            pipe.delete(keys.log)
-            pipe.delete(keys.size, keys.told)
-            pipe.zrem(keys.listing, ref.id)
-            pipe.zrem(self._active, ":".join(ref))
-            deleted, *_ = await pipe.execute()
-        return bool(deleted)
+                    more = await self._ask(lambda: drop_oldest(self._store, self._keys(ref), self._ttl))
 
     async def _recent(self, owner: str, limit: int, before: float | None) -> list[Listed]:
         client, index = self._store.client, self._store.key("sessions", owner)
         latest = "+inf" if before is None else f"({before!r}"
         oldest = self._clock() - self._ttl
         found = await client.zrevrangebyscore(index, latest, oldest, start=0, num=limit, withscores=True)
-        async with client.pipeline(transaction=False) as pipe:
-            for session_id, _ in found:
-                keys = self._keys(SessionRef(owner, session_id))
-                pipe.exists(keys.log)
-                pipe.zscore(keys.size, "turns")
-            told = await pipe.execute() if found else []
+        pipe = client.pipeline(transaction=False)
+        for session_id, _ in found:
+            keys = self._keys(SessionRef(owner, session_id))
+            pipe.exists(keys.log)
+            pipe.zscore(keys.size, "turns")
+        told = await pipe.execute()
         return [
             Listed(session_id, updated, int(turns or 1))
             for (session_id, updated), there, turns in zip(found, told[::2], told[1::2], strict=True)

@@ -424,18 +424,15 @@ async def test_a_request_that_is_broken_off_while_it_writes_its_end(one: Session
     assert [turn.answers for turn in session.turns] == [[says()]], "told many times, it counts once"
 
 
-async def test_a_session_that_cannot_be_read_has_no_turn_that_runs(one: SessionStore, store: Store) -> None:
-    reading = one._read
+async def test_a_session_that_cannot_be_read_has_no_turn_that_runs(
+    one: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise StoreAway("a session")
 
-    async def fails(*_: object) -> None:
-        raise ConnectionError("reset")
-
-    one._read = fails  # type: ignore[method-assign, assignment]
-    with pytest.raises(StoreAway):
+    with monkeypatch.context() as away, pytest.raises(StoreAway):
+        away.setattr(one, "load", fails)
         await one.begin(REF, [user()], "s")
-    one._read = reading  # type: ignore[method-assign]
-    store.back()
-    one._store.back()
     await one.settle()
     assert [turn.state for turn in (await loaded(one)).turns] == ["broken"]
 
