@@ -3,14 +3,19 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
-from proxy.api import errors
 from proxy.api.envelope import Envelope
 from proxy.api.express import Express
 from proxy.api.mount import Mount
+from proxy.api.responses import error_response
+from proxy.errors import WeirError
 from proxy.settings import Settings
 
 
@@ -33,7 +38,19 @@ def create_app(settings: Settings | None = None, path: Path | None = None) -> Fa
     # No page of documentation: it would be open to all, and loads its code from elsewhere.
     app = FastAPI(title="Weir", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.include_router(mount.router)
-    errors.install(app)
+    app.add_exception_handler(HTTPException, _no_such_route)
     app.add_middleware(Express, mount=mount)
     app.add_middleware(Envelope)
     return app
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    """Says so in OpenAI's error shape, too. What routes raise they answer themselves (`route.py`)."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    told = {
+        404: f"there is no route {path}",
+        405: f"{request.method} is not possible on {path}",
+    }.get(error.status_code, str(error.detail))
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return error_response(WeirError(told, status=error.status_code, code=code), error.headers)

@@ -105,6 +105,7 @@ class ChatRequest:
     """One request. `fields` are the body's fields for the adapter: all but model, messages, tools, stream and weir."""
 
     def __init__(self, body: dict[str, Any], id: str):
+        """Raises RequestError (400) that names the field at fault."""
         known = converted(body, _Known)
         self.id = id
         self.model = known.model
@@ -173,11 +174,6 @@ class ChatRequest:
         twin = copy.copy(self)
         twin.messages = messages
         return twin
-
-    @classmethod
-    def parse(cls, data: bytes, id: str) -> Self:
-        """Reads a body. Raises RequestError (400) that names the field at fault."""
-        return cls(parse_object(data), id)
 
 
 def parse_object(data: bytes | str) -> dict[str, Any]:

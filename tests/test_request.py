@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from proxy.errors import RequestError
 from proxy.provider import ProviderConfig, Retry, Timeouts
-from proxy.request import ChatRequest
+from proxy.request import ChatRequest, parse_object
 
 LEAST: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
 def parse(**fields: Any) -> ChatRequest:
-    return ChatRequest.parse(json.dumps({**LEAST, **fields}).encode(), "r1")
+    return ChatRequest(parse_object(json.dumps({**LEAST, **fields})), "r1")
 
 
 NOT_JSON = {
@@ -42,7 +42,7 @@ NOT_JSON = {
 @pytest.mark.parametrize("name", NOT_JSON)
 def test_what_is_no_json_object_is_refused(name: str) -> None:
     with pytest.raises(RequestError) as raised:
-        ChatRequest.parse(NOT_JSON[name], "r1")
+        parse_object(NOT_JSON[name])
     assert (raised.value.status, raised.value.code) == (400, "invalid_json")
     assert "body" in raised.value.message
     assert len(raised.value.message) < 200
@@ -97,7 +97,7 @@ WRONG: list[tuple[str, Any, str]] = [
 def test_a_wrong_field_is_refused_by_name(field: str, value: Any, named: str) -> None:
     body = {name: kept for name, kept in {**LEAST, field: value}.items() if kept is not MISSING}
     with pytest.raises(RequestError) as raised:
-        ChatRequest.parse(json.dumps(body).encode(), "r1")
+        ChatRequest(parse_object(json.dumps(body)), "r1")
     error = raised.value
     assert (error.status, error.code) == (400, "invalid_request")
     assert (error.param or "").startswith(named), f"{error.param!r} is named in place of {named!r}: {error.message}"
@@ -171,7 +171,7 @@ NAMES = st.sampled_from(["model", "messages", "stream", "n", "tools", "weir", "s
 def test_no_json_raises_anything_else(body: dict[str, Any]) -> None:
     refused = None
     try:
-        ChatRequest.parse(json.dumps({**LEAST, **body}).encode(), "r1")
+        ChatRequest(parse_object(json.dumps({**LEAST, **body})), "r1")
     except RequestError as error:
         refused = error
     assert refused is None or refused.param, f"the error names no field: {refused}"

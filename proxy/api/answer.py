@@ -6,13 +6,14 @@ import logging
 from collections.abc import Mapping
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from proxy.api.auth import owner_of
-from proxy.api.errors import error_response
 from proxy.api.once import once_of, truth
+from proxy.api.request import Request
+from proxy.api.responses import error_response
 from proxy.connection import ABORT
 from proxy.durable.reader import Reader
 from proxy.errors import INTERNAL, Stopped, WeirError
@@ -22,7 +23,6 @@ from proxy.pipeline.stream import CLIENT_GONE
 from proxy.request import ChatRequest
 from proxy.settings import Settings
 from proxy.streaming_request import Format
-from proxy.weir import Weir
 from proxy.wire import KEEP_ALIVE, Encoder
 from proxy.wire.formats import encoder_for
 from proxy.wire.numbered import Numbered
@@ -182,12 +182,12 @@ class Answer(Response):
 
 async def answer_to(request: Request, chat: ChatRequest, format: Format, message_id: str = "") -> Answer:
     """The answer to `chat`, for whoever sent `request`: its headers may ask for it to be durable."""
-    weir: Weir = request.state.weir
+    weir = request.weir
     if given := request.headers.get("x-weir-durable"):
         chat.options.durable = truth("x-weir-durable", given)
     stream = weir.stream(chat, owner_of(request))
-    stream.journey.traced = request.state.keys.traced(request)
-    running = await weir.run(chat, stream, once_of(request), message_id)
+    stream.journey.traced = request.is_traced()
+    running = await weir.run(chat, stream, await once_of(request), message_id)
     if isinstance(running, Reader):
         return reading(running, format, weir.settings, stream=chat.stream)
     return Answer(running, encoder_for(format, chat.heading(message_id)), weir.settings, stream=chat.stream)

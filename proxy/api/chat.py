@@ -1,12 +1,11 @@
 """POST /v1/chat/completions"""
 
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.api.answer import answer_to
 from proxy.api.auth import client, owner_of
-from proxy.api.json import read_body
+from proxy.api.request import Request
 from proxy.api.route import Route
 from proxy.request import ChatRequest
 
@@ -19,7 +18,7 @@ async def chat_completions(request: Request) -> Response:
 
     `x-weir-mode` names a stream mode, for clients that cannot add the field `weir` to the body.
     """
-    chat = ChatRequest.parse(await read_body(request), request.state.id)
+    chat = ChatRequest(await request.json_object(), request.id)
     if mode := request.headers.get("x-weir-mode"):
         chat.options.mode = mode
     chat.owner = owner_of(request, chat.user)

@@ -7,7 +7,7 @@ import secrets
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from proxy.api.errors import error_response
+from proxy.api.responses import error_response
 from proxy.errors import INTERNAL, WeirError
 
 log = logging.getLogger(__name__)

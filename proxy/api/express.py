@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.api.auth import client
 from proxy.api.chat import chat_completions
 from proxy.api.mount import Mount
+from proxy.api.request import Request
 from proxy.api.route import Endpoint, answered
 from proxy.api.streaming import streaming_chat
 from proxy.api.ui_chat import ui_chat

@@ -1,14 +1,13 @@
 """Live, ready, and how each provider does."""
 
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.api.auth import admin
-from proxy.api.json import json_response
+from proxy.api.request import Request
+from proxy.api.responses import json_response
 from proxy.api.route import Route
 from proxy.report import health
-from proxy.weir import Weir
 
 router = APIRouter(route_class=Route, tags=["health"])
 
@@ -24,10 +23,9 @@ async def live() -> Response:
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
     """200 while new requests are welcome, 503 from the first moment of a shutdown."""
-    weir: Weir = request.state.weir
-    if weir.draining:
+    if request.weir.draining:
         return json_response({"status": "draining"}, 503)
-    if weir.store.away:
+    if request.weir.store.away:
         return json_response({"status": "degraded", "reason": "Redis does not answer; known providers are served"})
     return json_response({"status": "ready"})
 
@@ -35,5 +33,4 @@ async def ready(request: Request) -> Response:
 @router.get("/providers/health", dependencies=[Depends(admin)])
 async def providers_health(request: Request, probe: bool = False) -> Response:
     """State and figures of each provider, over all replicas. `?probe=true` asks each of them now."""
-    weir: Weir = request.state.weir
-    return json_response(await health(weir, probe))
+    return json_response(await health(request.weir, probe))

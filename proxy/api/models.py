@@ -3,29 +3,27 @@
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.api.auth import client
-from proxy.api.json import json_response
+from proxy.api.request import Request
+from proxy.api.responses import json_response
 from proxy.api.route import Route
 from proxy.upstream import Upstream
-from proxy.weir import Weir
 
 router = APIRouter(route_class=Route, tags=["OpenAI"], dependencies=[Depends(client)])
 
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
-    weir: Weir = request.state.weir
-    models = weir.router.models()
+    models = request.weir.router.models()
     return json_response({"object": "list", "data": [_model(name, models[name]) for name in models]})
 
 
 @router.get("/v1/models/{name:path}")
 async def get_model(request: Request, name: str) -> Response:
-    weir: Weir = request.state.weir
-    upstreams = weir.router.models().get(name) or [upstream for upstream, _ in weir.router.routes(name)]
+    router = request.weir.router
+    upstreams = router.models().get(name) or [upstream for upstream, _ in router.routes(name)]
     return json_response(_model(name, upstreams))
 
 

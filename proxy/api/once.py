@@ -7,8 +7,8 @@ import contextlib
 import hashlib
 
 import msgspec
-from starlette.requests import Request
 
+from proxy.api.request import Request
 from proxy.errors import RequestError
 from proxy.state.stream_log import Once
 
@@ -22,25 +22,24 @@ def truth(name: str, value: str) -> bool:
     return value.lower() == "true"
 
 
-def note_body(request: Request, body: bytes) -> None:
-    """Keeps what tells this body from another, where the request has a key."""
-    if "idempotency-key" in request.headers:
-        request.state.digest = _digest(request, body)
-
-
-def once_of(request: Request) -> Once | None:
+async def once_of(request: Request) -> Once | None:
     """The request's key, and the digest of what is asked; None if it has no key. Raises RequestError for a bad one."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
     if not 1 <= len(key) <= LONGEST:
         raise RequestError(f"Idempotency-Key: 1 to {LONGEST} characters", param="Idempotency-Key")
-    return Once(hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32], request.state.digest)
+    return Once(_digest(key.encode("utf-8", "surrogateescape")), await _asked(request))
 
 
-def _digest(request: Request, body: bytes) -> str:
+async def _asked(request: Request) -> str:
     """The same for the same JSON, however it is spaced or ordered."""
+    body = await request.body()
     with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError):  # whoever parses it says what is wrong
         body = msgspec.json.encode(msgspec.json.decode(body), order="sorted")
     asked = [request.url.path, request.headers.get("x-weir-mode", ""), body]
-    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()[:32]
+    return _digest(msgspec.json.encode(asked))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

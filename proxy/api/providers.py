@@ -4,12 +4,12 @@ import re
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy import registration
 from proxy.api.auth import admin
-from proxy.api.json import json_response, read_object
+from proxy.api.request import Request
+from proxy.api.responses import json_response
 from proxy.api.route import Route
 from proxy.errors import RequestError
 from proxy.registration import check_managed, checked, find
@@ -21,8 +21,7 @@ router = APIRouter(route_class=Route, tags=["providers"], dependencies=[Depends(
 
 @router.get("/providers")
 async def list_providers(request: Request) -> Response:
-    weir: Weir = request.state.weir
-    return json_response({"providers": [_shown(upstream) for upstream in weir.router]})
+    return json_response({"providers": [_shown(upstream) for upstream in request.weir.router]})
 
 
 @router.post("/providers")
@@ -30,36 +29,34 @@ async def list_providers(request: Request) -> Response:
 @router.post("/api/streaming/providers/register")
 async def register(request: Request) -> Response:
     """Registers a provider, or replaces the registration of that id. `"verify": true` asks it something first."""
-    return await _take(request.state.weir, await _read(request), created=201)
+    return await _take(request.weir, await _read(request), created=201)
 
 
 @router.get("/providers/{provider_id}")
 async def get_provider(request: Request, provider_id: str) -> Response:
-    return json_response(_shown(find(request.state.weir, provider_id)))
+    return json_response(_shown(find(request.weir, provider_id)))
 
 
 @router.patch("/providers/{provider_id}")
 async def change(request: Request, provider_id: str) -> Response:
     """Changes the fields given, as JSON merge patch (RFC 7396): `null` puts a field back to its default."""
-    weir: Weir = request.state.weir
     changes = await _read(request)
-    upstream = find(weir, provider_id)
+    upstream = find(request.weir, provider_id)
     if changes.get("provider_id", provider_id) != provider_id:
         raise RequestError("provider_id: cannot be changed; register a new provider", param="provider_id")
-    check_managed(weir, provider_id)
-    return await _take(weir, _merged(upstream.config.private(), changes), created=200)
+    check_managed(request.weir, provider_id)
+    return await _take(request.weir, _merged(upstream.config.private(), changes), created=200)
 
 
 @router.delete("/providers/{provider_id}")
 async def remove(request: Request, provider_id: str) -> Response:
     """Takes a provider out of service everywhere; its running streams end in peace."""
-    weir: Weir = request.state.weir
-    await registration.unregister(weir, provider_id)
+    await registration.unregister(request.weir, provider_id)
     return json_response({"provider_id": provider_id, "deleted": True})
 
 
 async def _read(request: Request) -> dict[str, Any]:
-    body = await read_object(request)
+    body = await request.json_object()
     _check_data_only(body)
     if not isinstance(body.get("verify", False), bool):
         raise RequestError("verify: must be true or false", param="verify")

@@ -1,18 +1,17 @@
 """/v1/streams/{id}: a durable stream, read once more from where one left off, on any replica, in any format."""
 
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.api.answer import reading
 from proxy.api.auth import client, owner_of
-from proxy.api.json import json_response
+from proxy.api.request import Request
+from proxy.api.responses import json_response
 from proxy.api.route import Route
 from proxy.journey import Journey
 from proxy.pipeline.control import Control
 from proxy.position import read_position
 from proxy.streaming_request import Format
-from proxy.weir import Weir
 
 router = APIRouter(route_class=Route, tags=["streams"], dependencies=[Depends(client)])
 
@@ -22,23 +21,20 @@ async def read_stream(
     request: Request, stream_id: str, after: str | None = None, format: Format = "openai"
 ) -> Response:
     """Exactly what comes after a position: `Last-Event-ID`, as EventSource sends it, or else `after`; to the end."""
-    weir: Weir = request.state.weir
     position = read_position(request.headers.get("last-event-id") or after)
-    journey = Journey(request.state.id, stream_id)
-    journey.traced = request.state.keys.traced(request)
-    reader = await weir.durable.read(stream_id, owner_of(request), journey, position)
-    return reading(reader, format, weir.settings)
+    journey = Journey(request.id, stream_id)
+    journey.traced = request.is_traced()
+    reader = await request.weir.durable.read(stream_id, owner_of(request), journey, position)
+    return reading(reader, format, request.weir.settings)
 
 
 @router.get("/v1/streams/{stream_id}/status")
 async def stream_status(request: Request, stream_id: str) -> Response:
     """How far it is, and whether it has ended."""
-    weir: Weir = request.state.weir
-    return json_response(await weir.durable.status(stream_id, owner_of(request)))
+    return json_response(await request.weir.durable.status(stream_id, owner_of(request)))
 
 
 @router.delete("/v1/streams/{stream_id}")
 async def cancel_stream(request: Request, stream_id: str) -> Response:
     """Ends it, marked; readers get what was said, and that end."""
-    weir: Weir = request.state.weir
-    return json_response(await weir.controls.send(stream_id, owner_of(request), Control.read("cancel", {})))
+    return json_response(await request.weir.controls.send(stream_id, owner_of(request), Control.read("cancel", {})))

@@ -5,28 +5,29 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from starlette.requests import Request
+from starlette import requests
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from proxy.api.envelope import sane_id
-from proxy.api.errors import error_response
+from proxy.api.request import Request
+from proxy.api.responses import error_response
 from proxy.errors import RequestError, WeirError
 
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class Route(APIRoute):
-    """A route of Weir's. Its request has `state.id`, and from `Mount` `state.weir` and `state.keys`.
+    """A route of Weir's. Its requests have a `state` of their own.
 
-    That state is its own: an application around it may keep in `request.state` what it likes. A sane `id` in there is
-    taken for this request's.
+    An application around it may keep in its `request.state` what it likes; a sane `id` in there is taken for this
+    request's.
     """
 
-    def get_route_handler(self) -> Endpoint:
+    def get_route_handler(self) -> Callable[[requests.Request], Coroutine[Any, Any, Response]]:
         inner = super().get_route_handler()
 
-        async def handle(request: Request) -> Response:
+        async def handle(request: requests.Request) -> Response:
             return await answered(request.scope, request.receive, inner)
 
         return handle

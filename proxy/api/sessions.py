@@ -7,16 +7,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from msgspec import to_builtins
-from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.api.auth import client, owner_of
-from proxy.api.json import json_response
+from proxy.api.request import Request
+from proxy.api.responses import json_response
 from proxy.api.route import Route
 from proxy.errors import RequestError
 from proxy.session.conversation import Session
-from proxy.state.sessions import SessionRef, SessionStore
-from proxy.weir import Weir
+from proxy.state.sessions import SessionRef
 
 router = APIRouter(route_class=Route, tags=["sessions"], dependencies=[Depends(client)])
 
@@ -31,7 +30,7 @@ async def list_sessions(
     before: Annotated[float | None, Query(allow_inf_nan=False)] = None,
 ) -> Response:
     """The sessions of a user, the last used first. For the next page, `before` is the last one's `updated`."""
-    found = await _sessions(request).recent(owner_of(request, user_id), limit, before)
+    found = await request.weir.sessions.recent(owner_of(request, user_id), limit, before)
     return json_response({"sessions": found}, headers=_PRIVATE)
 
 
@@ -53,14 +52,9 @@ async def export_session(request: Request, session_id: str, user_id: str | None 
 @router.delete("/api/streaming/sessions/{session_id}")
 async def delete_session(request: Request, session_id: str, user_id: str | None = None) -> Response:
     """Forgets it, on every replica. An answer that is on its way reaches its reader, and is not kept."""
-    if not await _sessions(request).delete(_ref(request, session_id, user_id)):
+    if not await request.weir.sessions.delete(_ref(request, session_id, user_id)):
         raise _unknown(session_id)
     return json_response({"id": session_id, "deleted": True})
-
-
-def _sessions(request: Request) -> SessionStore:
-    weir: Weir = request.state.weir
-    return weir.sessions
 
 
 def _ref(request: Request, session_id: str, user_id: str | None) -> SessionRef:
@@ -68,7 +62,7 @@ def _ref(request: Request, session_id: str, user_id: str | None) -> SessionRef:
 
 
 async def _load(request: Request, session_id: str, user_id: str | None) -> Session:
-    session = await _sessions(request).load(_ref(request, session_id, user_id))
+    session = await request.weir.sessions.load(_ref(request, session_id, user_id))
     if session is None:
         raise _unknown(session_id)
     return session

@@ -1,15 +1,14 @@
 """POST /api/streaming/streams/{id}/...: what a reader of server-sent events may say back, on any replica."""
 
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.api.auth import client, owner_of
-from proxy.api.json import json_response, read_body
+from proxy.api.request import Request
+from proxy.api.responses import json_response
 from proxy.api.route import Route
 from proxy.pipeline.control import Action, Control
 from proxy.request import parse_object
-from proxy.weir import Weir
 
 router = APIRouter(route_class=Route, tags=["streaming"], dependencies=[Depends(client)])
 
@@ -17,6 +16,5 @@ router = APIRouter(route_class=Route, tags=["streaming"], dependencies=[Depends(
 @router.post("/api/streaming/streams/{stream_id}/{action}")
 async def control(request: Request, stream_id: str, action: Action) -> Response:
     """Answers with the position in the stream at which the control took effect."""
-    weir: Weir = request.state.weir
-    data = parse_object(await read_body(request) or b"{}")
-    return json_response(await weir.controls.send(stream_id, owner_of(request), Control.read(action, data)))
+    data = parse_object(await request.body() or b"{}")
+    return json_response(await request.weir.controls.send(stream_id, owner_of(request), Control.read(action, data)))

@@ -7,18 +7,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.api.answer import answer_to, reading
 from proxy.api.auth import client, owner_of
-from proxy.api.json import read_object
+from proxy.api.request import Request
 from proxy.api.route import Route
 from proxy.journey import Journey
 from proxy.request import converted
 from proxy.state.sessions import SessionRef
 from proxy.streaming_request import StreamingRequest
-from proxy.weir import Weir
 from proxy.wire.ui_messages import continued, read_messages
 
 router = APIRouter(route_class=Route, tags=["streaming"], dependencies=[Depends(client)])
@@ -39,8 +37,7 @@ async def ui_chat(request: Request) -> Response:
 
     What else the body holds is as for `/api/streaming/chat`: `provider_id`, `generator_mode`, `temperature` ...
     """
-    weir: Weir = request.state.weir
-    body = await read_object(request)
+    body = await request.json_object()
     chat = converted(body, _Chat)
     fields = {name: value for name, value in body.items() if name not in OURS}
     told = {
@@ -50,20 +47,19 @@ async def ui_chat(request: Request) -> Response:
         "history": False,
         "weir": {**chat.weir, "replace_last": chat.trigger == "regenerate-message"},
     }
-    asked = StreamingRequest(told, request.state.id, weir.router.default)
+    asked = StreamingRequest(told, request.id, request.weir.router.default)
     asked.chat.owner = owner_of(request, asked.user_id)
-    message_id = continued(chat.messages) or request.state.id
+    message_id = continued(chat.messages) or request.id
     return await answer_to(request, asked.chat, "ui", message_id)
 
 
 @router.get("/api/chat/{chat_id}/stream")
 async def resume_ui_chat(request: Request, chat_id: str, user_id: str | None = None) -> Response:
     """What is being answered in a chat, from its beginning; 204 if nothing is: what the SDK's `resume` asks for."""
-    weir: Weir = request.state.weir
     session = SessionRef.of(owner_of(request, user_id), chat_id)
-    reader = await weir.durable.answering(session, owner_of(request), Journey(request.state.id, chat_id))
+    reader = await request.weir.durable.answering(session, owner_of(request), Journey(request.id, chat_id))
     if reader is None:
         return Response(status_code=204)
     # To the SDK it is a whole message, and would take the place of the one that the answer goes on with.
     reader.about.heading.message_id = ""
-    return reading(reader, "ui", weir.settings)
+    return reading(reader, "ui", request.weir.settings)

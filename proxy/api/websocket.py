@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from proxy.api.auth import host_of, is_loopback, owner_of
-from proxy.api.errors import error_response
+from proxy.api.responses import error_response
 from proxy.api.route import Route
 from proxy.api.socket import Socket
 from proxy.errors import AccessError, RequestError, WeirError

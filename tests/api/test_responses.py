@@ -1,13 +1,21 @@
-"""Every failure has OpenAI's shape: an SDK raises it as what it is."""
+"""Answers are JSON, and every failure has OpenAI's shape: an SDK raises it as what it is."""
 
 import json
 
 import openai
 import pytest
 
+from proxy.api.responses import json_response
 from tests.server import Server
 
 pytestmark = pytest.mark.anyio
+
+
+def test_an_answer_says_that_it_is_json() -> None:
+    answer = json_response({"a": "漢"}, 418, {"x-a": "1"})
+    assert (answer.status_code, bytes(answer.body)) == (418, '{"a":"漢"}'.encode())
+    assert (answer.headers["content-type"], answer.headers["x-a"]) == ("application/json", "1")
+    assert json.loads(bytes(json_response(None).body)) is None
 
 
 @pytest.mark.parametrize(
