@@ -1,4 +1,4 @@
-"""Live, ready, and how each provider does."""
+"""Live, ready, how each provider does, and what streams."""
 
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
@@ -7,7 +7,7 @@ from proxy.api.auth import admin
 from proxy.api.request import Request
 from proxy.api.responses import json_response
 from proxy.api.route import Route
-from proxy.report import health
+from proxy.report import health, statistics
 
 router = APIRouter(route_class=Route, tags=["health"])
 
@@ -34,3 +34,9 @@ async def ready(request: Request) -> Response:
 async def providers_health(request: Request, probe: bool = False) -> Response:
     """State and figures of each provider, over all replicas. `?probe=true` asks each of them now."""
     return json_response(await health(request.weir, probe))
+
+
+@router.get("/api/streaming/stats", dependencies=[Depends(admin)])
+async def streaming_stats(request: Request) -> Response:
+    """Active streams and sessions, sockets and their messages, each mode and each provider. `stale`: Redis is away."""
+    return json_response(await statistics(request.weir))

@@ -8,37 +8,13 @@ from types import ModuleType
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.requests import HTTPConnection
 
-from proxy.api import (
-    chat,
-    health,
-    models,
-    providers,
-    replay,
-    sessions,
-    stats,
-    streaming,
-    streams,
-    ui_chat,
-    websocket,
-)
+from proxy.api import chat, health, models, providers, sessions, streaming, streams, ui_chat, websocket
 from proxy.api.auth import Keys
 from proxy.embedding import Weir
 from proxy.errors import WeirError
 from proxy.settings import Settings
 
-ROUTES: Sequence[ModuleType] = (
-    chat,
-    models,
-    health,
-    providers,
-    streaming,
-    streams,
-    replay,
-    sessions,
-    stats,
-    ui_chat,
-    websocket,
-)
+ROUTES: Sequence[ModuleType] = (chat, models, health, providers, streaming, streams, sessions, ui_chat, websocket)
 
 
 class Mount:
