@@ -4,14 +4,14 @@ LiteLLM wraps whatever goes wrong in exceptions of its own, which lose the statu
 again after a broken connection; and it does not always close what it opened. Here, below it, all three are known.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 import httpx
 import msgspec
 from yarl import URL
 
-from proxy.adapters.openai import error_message, refusal, rest_of
+from proxy.adapters.http import ask, refusal, rest_of
 from proxy.adapters.token_body import by_tokens
 from proxy.errors import Kind, ProviderError, redact
 from proxy.provider import ProviderConfig
@@ -37,12 +37,12 @@ class UpstreamCall(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends one request. Whatever is not a success is raised as a ProviderError, and nothing is sent after it."""
         url, body = URL(str(request.url), encoded=True), await request.aread()
-        response = await self._ask(request.method, url, request.headers.multi_items(), body, decompress=False)
+        response = await self._ask(request.method, url, request.headers, body, decompress=False)
         return httpx.Response(response.status, headers=response.headers, stream=_Body(self, response), request=request)
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
         """Sends one request for server-sent events, which `payloads` reads. Raises ProviderError for a refusal."""
-        await self._ask("POST", URL(url), headers.items(), body)
+        await self._ask("POST", URL(url), headers, body)
 
     async def payloads(self) -> AsyncIterator[list[bytes]]:
         """The data of the server-sent events in the last answer. Raises ProviderError (cut) if it breaks off."""
@@ -52,15 +52,18 @@ class UpstreamCall(httpx.AsyncBaseTransport):
                 yield decoder.feed(data)
             yield list(filter(_is_whole, decoder.feed(b"\n\n")))  # some do not end the last line
         except (aiohttp.ClientError, OSError) as error:
-            raise self.fail(Kind.CUT, f"the connection broke: {error!r}") from None
+            raise self.broke(error) from None
         except ValueError as error:
-            raise self.fail(Kind.GARBLED, str(error)) from None
+            raise self.fail(ProviderError(Kind.GARBLED, str(error))) from None
 
-    def fail(self, kind: Kind, message: str, status: int | None = None, wait: float | None = None) -> ProviderError:
+    def fail(self, failure: ProviderError) -> ProviderError:
         """Notes and returns the failure; the first one counts, since others only follow from it."""
-        said = redact(message, self._config.secrets())
-        self.failure = self.failure or ProviderError(kind, said, upstream_status=status, retry_after=wait)
+        self.failure = self.failure or failure
         return self.failure
+
+    def broke(self, error: Exception) -> ProviderError:
+        said = redact(f"the connection broke: {error!r}", self._config.secrets())
+        return self.fail(ProviderError(Kind.CUT, said))
 
     def close(self) -> None:
         """Ends what is still open, at once: the vendor stops generating. A connection read to its end stays usable."""
@@ -68,42 +71,27 @@ class UpstreamCall(httpx.AsyncBaseTransport):
             response.close()
 
     async def _ask(
-        self, method: str, url: URL, headers: Iterable[tuple[str, str]], body: bytes, *, decompress: bool = True
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes, *, decompress: bool = True
     ) -> aiohttp.ClientResponse:
         if self.failure:
             raise self.failure
         self.asked = True
-        limit = self._config.timeouts.connect
         try:
-            response = await self._session.request(
-                method,
-                url,
-                # Compression would make the vendor's server hold tokens back; a redirect would carry the key elsewhere.
-                headers=[
-                    *(it for it in headers if it[0].lower() != "accept-encoding"),
-                    ("accept-encoding", "identity"),
-                ],
-                data=body or None,
-                timeout=aiohttp.ClientTimeout(total=None, connect=limit),
-                allow_redirects=False,
-                auto_decompress=decompress,  # some compress all the same
-            )
-        except TimeoutError:
-            raise self.fail(Kind.CONNECT, f"no connection within {limit:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise self.fail(Kind.CONNECT, str(error) or repr(error)) from None
+            response = await ask(self._session, self._config, method, url, headers, body, decompress=decompress)
+        except ProviderError as error:
+            raise self.fail(error) from None
         self._responses.append(response)
         if not 200 <= response.status < 300 or response.content_type == "text/html":
             raise await self._refused(response)
         return response
 
     async def _refused(self, response: aiohttp.ClientResponse) -> ProviderError:
-        text = (await rest_of(response)).decode(errors="replace")
+        text = await rest_of(response)
         response.close()
-        said = refusal(response, error_message(text) or response.reason or "")
+        said = refusal(response, text, self._config)
         if said.kind is Kind.REJECTED and any(phrase in text.lower() for phrase in _OPERATORS_FAULT):
             said.kind = Kind.AUTH
-        return self.fail(said.kind, said.message, said.upstream_status, said.retry_after)
+        return self.fail(said)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -118,7 +106,7 @@ class _Body(httpx.AsyncByteStream):
             async for data in self._response.content.iter_any():
                 yield data
         except (aiohttp.ClientError, OSError) as error:
-            raise self._call.fail(Kind.CUT, f"the connection broke: {error!r}") from None
+            raise self._call.broke(error) from None
 
     async def aclose(self) -> None:
         self._response.close()

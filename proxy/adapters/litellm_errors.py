@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import httpx
 
-from proxy.adapters.openai import error_message
+from proxy.adapters.http import error_message
 from proxy.errors import Kind, ProviderError, redact
 from proxy.provider import ProviderConfig
 from proxy.retry_after import retry_after

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.adapters import openai
+from proxy.adapters import http
 from proxy.adapters.openai import OpenAIAdapter
 from proxy.errors import Kind, ProviderError
 from proxy.events import Event, Finish, FinishStep, Start, TextDelta, Usage
@@ -378,7 +378,7 @@ async def test_a_refusal_may_come_in_pieces(session: aiohttp.ClientSession) -> N
 async def test_a_refusal_counts_even_if_its_body_does_not_come(
     fault: Fault, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openai, "PATIENCE", 0.05)
+    monkeypatch.setattr(http, "PATIENCE", 0.05)
     error = await failure([*status(429, retry_after="2")[:1], fault], session)
     assert (error.kind, error.upstream_status, error.retry_after) == (Kind.RATE_LIMIT, 429, 2)
 
