@@ -1,6 +1,7 @@
 """What a provider is: one model for a line in providers.yaml and for a registration over REST."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -111,7 +112,7 @@ class ProviderConfig(_Strict):
     def secrets(self) -> list[str]:
         """Every secret this configuration holds, for `errors.redact`."""
         held = [word for value in self.headers.values() for word in value.get_secret_value().split()]
-        held += _secrets_in(self.params)
+        held += [word for path, text in texts(self.params) if any(map(_SECRET.search, path)) for word in text.split()]
         return [*held, self.api_key.get_secret_value()] if self.api_key else held
 
     def public(self) -> dict[str, Any]:
@@ -137,13 +138,13 @@ def _is_plain(value: SecretStr) -> bool:
 _SECRET = re.compile(r"(?i)key|secret|token(?!s|iz|_id)|passw|credential|auth|cookie")  # max_tokens is none
 
 
-def _secrets_in(value: Any, secret: bool = False) -> list[str]:
-    """The words, at whatever depth, that stand under a name that tells of a secret."""
-    if isinstance(value, dict):
-        return [held for name in value for held in _secrets_in(value[name], secret or bool(_SECRET.search(str(name))))]
-    if isinstance(value, list):
-        return [held for inner in value for held in _secrets_in(inner, secret)]
-    return value.split() if secret and isinstance(value, str) else []
+def texts(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text in what was configured, at whatever depth, after the names under which it stands."""
+    if isinstance(value, str):
+        yield path, value
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in children:
+        yield from texts(child, (*path, str(name)))
 
 
 def _without_secrets(value: Any) -> Any:

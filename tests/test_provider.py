@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from proxy.errors import redact
-from proxy.provider import ProviderConfig
+from proxy.provider import ProviderConfig, texts
 
 LEAST: dict[str, Any] = {"provider_id": "a", "provider_type": "openai", "model_name": "m"}
 
@@ -182,3 +182,8 @@ def test_the_store_gets_everything_back() -> None:
     stored = json.loads(json.dumps(config.private()))
     assert ProviderConfig(**stored) == config
     assert ProviderConfig(**json.loads(json.dumps(made().private()))) == made()
+
+
+def test_every_text_is_found_with_the_names_it_stands_under() -> None:
+    given = {"a": "x", "b": [{"c": "y"}, 7, ["z"]], "d": None}
+    assert list(texts(given)) == [(("a",), "x"), (("b", "0", "c"), "y"), (("b", "2", "0"), "z")]

@@ -29,7 +29,7 @@ from proxy.adapters.litellm_translation import Question, Translation, copied
 from proxy.adapters.litellm_vendors import AMBIENT, NOT_VENDORS, THROUGH_OPENAI_SDK, parameters, pick
 from proxy.errors import ConfigError, ProviderError
 from proxy.events import Event
-from proxy.provider import ProviderConfig
+from proxy.provider import ProviderConfig, texts
 
 _FEATURES = {
     "tools": "supports_function_calling",
@@ -214,17 +214,6 @@ def _problems(config: ProviderConfig, litellm: Any) -> Iterator[str]:
         close = difflib.get_close_matches(config.provider_type, vendors, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "it must be a provider type of Weir or of LiteLLM"
         yield f"provider_type: {config.provider_type!r} is not known; {hint}"
-    for name, text in _texts({**config.private(), "params": config.params}):
+    for path, text in texts({**config.private(), "params": config.params}):
         if text.startswith(("os.environ/", "oidc/")):
-            yield f"{name}: LiteLLM would look {text.split('/')[0]}/... up by itself; give the value"
-
-
-def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield name, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts(inner, f"{name}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for position, inner in enumerate(value):
-            yield from _texts(inner, f"{name}[{position}]")
+            yield f"{'.'.join(path)}: LiteLLM would look {text.split('/')[0]}/... up by itself; give the value"

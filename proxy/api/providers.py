@@ -12,6 +12,7 @@ from proxy.api.request import Request
 from proxy.api.responses import json_response
 from proxy.api.route import Route
 from proxy.errors import RequestError
+from proxy.provider import texts
 from proxy.registration import check_managed, checked, find
 from proxy.upstream import Upstream
 from proxy.weir import Weir
@@ -86,20 +87,16 @@ _LOOKED_UP = ("os.environ/", "oidc/", "file:")
 _NAMES_A_FILE = re.compile(r"credentials$|^path$|(^|_)file(_|$)|^ssl_|^aws_profile_name$|^command$")
 
 
-def _check_data_only(value: Any, path: tuple[str, ...] = ()) -> None:
+def _check_data_only(body: dict[str, Any]) -> None:
     """What comes over REST is data: no text in it may make a vendor's code look into this machine's files or variables.
 
     Such a text is known by how it begins, or by the name it stands under.
     """
-    where = ".".join(path[:5])
-    if len(path) > 20:
-        raise RequestError(f"{where}: nested too deeply", code="invalid_provider", param=where)
-    if isinstance(value, str) and path and (value.startswith(_LOOKED_UP) or _NAMES_A_FILE.search(path[-1])):
-        message = f"{where}: files and variables can be named in providers.yaml; here, give what they hold"
-        raise RequestError(message, code="invalid_provider", param=where)
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, child in children:
-        _check_data_only(child, (*path, str(name)))
+    for path, text in texts(body):
+        if text.startswith(_LOOKED_UP) or _NAMES_A_FILE.search(path[-1]):
+            where = ".".join(path[:5])
+            message = f"{where}: files and variables can be named in providers.yaml; here, give what they hold"
+            raise RequestError(message, code="invalid_provider", param=where)
 
 
 def _shown(upstream: Upstream) -> dict[str, Any]:

@@ -60,7 +60,7 @@ async def test_a_value_never_makes_litellm_read_the_environment(world: World, mo
     hidden = await world.adapter("azure", params={"tenant_id": ["oidc/file//etc/passwd"]}, api_key="os.environ/SECRET")
     with pytest.raises(ConfigError) as caught:
         await hidden.create_model()
-    assert {problem.partition(":")[0] for problem in caught.value.problems} == {"api_key", "params.tenant_id[0]"}
+    assert {problem.partition(":")[0] for problem in caught.value.problems} == {"api_key", "params.tenant_id.0"}
 
 
 async def test_a_key_in_the_environment_is_not_sent_to_a_base_url(
