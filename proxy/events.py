@@ -19,8 +19,9 @@ class Event(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True, 
     where one chunk held several events, each has the same `raw` and `parts` counts them. `source` is who said it,
     where several may; `seq` its position in the stream, from 1, given to it when it leaves for the reader.
 
-    Where the bytes were left behind (`recorder.py`), `choice` and `chunk` are what else stood in its choice, the delta
-    included, and in its chunk.
+    Where the bytes were left behind, by the log of a durable stream or by a mode that cuts text anew, `choice` is what
+    else stood in the choice it came in (log probabilities, say, or more of the delta), and `chunk` what else stood in
+    the chunk. An empty `choice` says that nothing did; None, that nobody has looked.
     """
 
     commits: ClassVar[bool] = False  # the client has seen part of an answer: no silent retry from here on
@@ -43,14 +44,8 @@ class Start(Event, tag="start"):
 
 
 class TextDelta(Event, tag="text-delta"):
-    """`extra`: what else stood in the choice it came in (log probabilities, say), where a mode has re-cut the text.
-
-    Where it is empty, nothing did; None says nothing of that.
-    """
-
     commits = True
     content: str
-    extra: dict[str, Any] | None = None
 
 
 class ReasoningDelta(Event, tag="reasoning-delta"):

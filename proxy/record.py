@@ -75,12 +75,7 @@ def write(events: Sequence[Event]) -> tuple[str, bytes]:
 def _short(event: Event, source: str) -> str | Event:
     if event.source != source:
         return msgspec.structs.replace(event, seq=0)
-    if (
-        type(event) is TextDelta
-        and not event.index
-        and event.raw is None
-        and not (event.extra or event.choice or event.chunk)
-    ):
+    if type(event) is TextDelta and not event.index and event.raw is None and not (event.choice or event.chunk):
         return event.content
     return msgspec.structs.replace(event, seq=0, source="")
 

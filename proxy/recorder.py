@@ -50,7 +50,7 @@ class Recorder:
         return self._taken_out(event)
 
     def _text(self, event: TextDelta, raw: bytes) -> Event:
-        if not event.extra and self._text_alone.again(raw, event.index, event.content):
+        if not event.choice and self._text_alone.again(raw, event.index, event.content):
             return TextDelta(content=event.content, index=event.index, source=event.source)
         bare = self._taken_out(event)
         if bare.choice is bare.chunk is None:
@@ -67,8 +67,6 @@ class Recorder:
             self._lists.clear()  # it may have said other ones
             self._text_alone.forget()
             return event
-        if type(event) is TextDelta:
-            event = msgspec.structs.replace(event, extra=event.extra or None)
         chunk = None
         if raw is not self._raw:
             self._raw, self._told = raw, set()

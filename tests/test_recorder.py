@@ -173,7 +173,7 @@ def test_of_a_text_that_a_mode_cut_anew_what_stood_beside_it_is_not_kept_twice()
     last = _with_choice(last, logprobs={"content": [{"token": "a"}]}, stop_reason="eos")
     events = [*events_of(chunk({"role": "assistant"})), *events_of(last)[1:], Finish()]
     cut = [
-        TextDelta(content="a", extra={"logprobs": {"content": [{"token": "a"}]}, "delta": {"annotations": [1]}})
+        TextDelta(content="a", choice={"logprobs": {"content": [{"token": "a"}]}, "delta": {"annotations": [1]}})
         if isinstance(event, TextDelta)
         else event
         for event in events

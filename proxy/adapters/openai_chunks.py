@@ -127,7 +127,7 @@ class ChunkReader:
         index, text = found
         if not text or index not in self._running:
             return None
-        return TextDelta(index=index, content=text, extra={}, raw=payload)
+        return TextDelta(index=index, content=text, choice={}, raw=payload)
 
     def _read_choice(self, chunk: _Chunk, choice: _Choice, events: list[Event]) -> None:
         index, delta = choice.index or 0, choice.delta

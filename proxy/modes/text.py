@@ -18,24 +18,23 @@ class Run:
         self.source = source
         self.index = index
         self.text = ""
-        self._extra: dict[str, Any] = {}
+        self._beside: dict[str, Any] = {}
 
     def __bool__(self) -> bool:
         """Something is held."""
-        return bool(self.text or self._extra)
+        return bool(self.text or self._beside)
 
     def add(self, event: TextDelta) -> None:
         self.text += event.content
-        if event.extra is not None:
-            if event.extra:
-                add_choice(self._extra, copy.deepcopy(event.extra))
-        elif event.raw is not None and (extra := beside(event.raw, event.index)):
-            add_choice(self._extra, extra)
+        if event.choice is None and event.raw is not None:
+            add_choice(self._beside, beside(event.raw, event.index))
+        elif event.choice:
+            add_choice(self._beside, copy.deepcopy(event.choice))
 
     def piece(self, content: str) -> TextDelta:
         """The next piece for the reader. It is up to the caller to take `content` off `text`."""
-        extra, self._extra = self._extra or None, {}
-        return TextDelta(content=content, extra=extra, index=self.index, source=self.source)
+        choice, self._beside = self._beside or None, {}
+        return TextDelta(content=content, choice=choice, index=self.index, source=self.source)
 
     def rest(self) -> Iterator[TextDelta]:
         """All that is held, in as many pieces as it takes."""

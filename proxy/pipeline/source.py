@@ -178,7 +178,7 @@ class Source:
         """`event` without the blanks that its reader has already."""
         again = len(commonprefix((self._blanks, event.content)))  # noqa: RUF071  of any texts, not paths
         self._blanks = self._blanks[again:] if again == len(event.content) else ""
-        return TextDelta(index=event.index, content=event.content[again:], extra=event.extra) if again else event
+        return TextDelta(index=event.index, content=event.content[again:], choice=event.choice) if again else event
 
     def _turns(self) -> bool:
         """Whether it was broken off to go on as the reader wishes. If so, it is ready to be opened again."""

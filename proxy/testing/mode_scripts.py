@@ -102,7 +102,7 @@ def _in_chunks() -> list[Event]:
         *of_a_chunk(Vendor(answer=True), delta={"refusal": "no"}),
         *of_a_chunk(_text("six "), ReasoningDelta(content="hm"), delta={"reasoning": "hm"}),
         _text(" seven"),
-        TextDelta(content=" eight", extra={"logprobs": {"content": [{"token": " eight"}]}}),
+        TextDelta(content=" eight", choice={"logprobs": {"content": [{"token": " eight"}]}}),
         *of_a_chunk(_text("!"), FinishStep(reason="stop"), finish_reason="stop", stop_reason=7),
         Usage(input_tokens=3, output_tokens=8),
         Finish(usage=Usage(input_tokens=3, output_tokens=8)),

@@ -82,7 +82,7 @@ def _account(events: Sequence[Event], reorders: bool) -> list[tuple[Event | None
     for event in events:
         if isinstance(event, TextDelta):
             text, more = f"text of choice {event.index}", f"what stood beside choice {event.index}"
-            extra = beside(event.raw, event.index) if event.raw and event.extra is None else event.extra or {}
+            extra = beside(event.raw, event.index) if event.raw and event.choice is None else event.choice or {}
             said |= {text: said.get(text, "") + event.content} if event.content else {}
             if extra:
                 said[more] = copy.deepcopy(said.get(more, {}))

@@ -134,7 +134,7 @@ class ChunkEncoder:
 
 def is_bare(event: TextDelta) -> bool:
     """There is nothing to be written but its text."""
-    return not (event.raw or event.extra or event.choice or event.chunk)
+    return not (event.raw or event.choice or event.chunk)
 
 
 def _failure(event: Error | Abort) -> WeirError:
@@ -175,8 +175,8 @@ def _beside(event: Event) -> dict[str, Any]:
     if isinstance(event, FinishStep) and event.raw is not None:
         choice = choice_of(event.raw, event.index)
         return {name: value for name, value in choice.items() if name not in _SAID_BEFORE}
-    if isinstance(event, TextDelta):
-        return event.extra or (beside(event.raw, event.index) if event.raw is not None else {})
+    if isinstance(event, TextDelta) and event.raw is not None:
+        return beside(event.raw, event.index)
     return {}
 
 

@@ -52,7 +52,7 @@ class Fold:
         if event.index not in self._choices or event.source or self._encoder.held:
             return False
         raw = event.raw
-        if raw is None or event.extra != {}:
+        if raw is None or event.choice != {}:
             return is_bare(event)
         if self._text_alone.again(raw, event.index, event.content):
             return True

@@ -75,7 +75,7 @@ def test_of_text_alone_it_is_known_that_nothing_is_beside_it() -> None:
     plain = chunk({"content": "b", "role": "assistant", "refusal": None}, x_chunk=1)
     odd = chunk({"content": "c", "x": 1})
     texts = read(chunk({"content": "a"}), plain, plain, odd, plain, plain)[1:]
-    assert [getattr(event, "extra", "") for event in texts] == [None, None, {}, None, None, None]
+    assert [event.choice for event in texts] == [None, None, {}, None, None, None]
 
 
 @pytest.mark.parametrize("number", [6, 0.005])

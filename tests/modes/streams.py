@@ -52,7 +52,7 @@ def said(draw: st.DrawFn, index: int) -> list[Event]:
         case 3:
             return [Steered(instruction=content)]
         case 4:
-            return [TextDelta(content=content, index=index, extra={"logprobs": {"content": [content]}})]
+            return [TextDelta(content=content, index=index, choice={"logprobs": {"content": [content]}})]
         case 5:
             return in_a_chunk(content, index, [text, ReasoningDelta(content="hm", index=index)], probable=True)
         case 6 | 7 | 8:

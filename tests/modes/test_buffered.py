@@ -104,7 +104,7 @@ async def test_log_probabilities_leave_with_their_text() -> None:
     async with merged([*token("Hel"), *token("lo"), Finish()]) as merge:
         piece, _ = await play(Buffered().generate(merge))
     said = {"logprobs": {"content": [{"token": "Hel", "logprob": -0.5}, {"token": "lo", "logprob": -0.5}]}}
-    assert piece == TextDelta(content="Hello", extra=said, source="a")
+    assert piece == TextDelta(content="Hello", choice=said, source="a")
 
 
 async def test_a_token_costs_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:

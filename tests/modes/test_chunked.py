@@ -90,7 +90,7 @@ async def test_choices_and_sources_are_cut_each_for_itself() -> None:
 async def test_log_probabilities_leave_with_the_first_piece_of_their_text() -> None:
     async with merged([*token("one two thr"), *token("ee"), Finish()]) as merge:
         got = [event for event in await play(Chunked().generate(merge)) if isinstance(event, TextDelta)]
-    tokens = [[it["token"] for it in piece.extra["logprobs"]["content"]] if piece.extra else [] for piece in got]
+    tokens = [[it["token"] for it in piece.choice["logprobs"]["content"]] if piece.choice else [] for piece in got]
     assert [piece.content for piece in got] == ["one ", "two ", "three"]
     assert tokens == [["one two thr"], [], ["ee"]]
 

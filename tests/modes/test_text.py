@@ -52,24 +52,24 @@ def test_what_stood_beside_the_text_leaves_with_the_next_piece() -> None:
     run.add(*_text(of_a_chunk(TextDelta(content="!"), delta={"annotations": [1]}, safe=True)))
     one, two = run.piece("H"), run.piece("ello!")
     tokens = [{"token": word, "logprob": -0.5} for word in ("Hel", "lo")]
-    assert one.extra == {"logprobs": {"content": tokens}, "safe": True, "delta": {"annotations": [1]}}
-    assert two.extra is None
+    assert one.choice == {"logprobs": {"content": tokens}, "safe": True, "delta": {"annotations": [1]}}
+    assert two.choice is None
     assert (one.raw, one.parts) == (None, 1)
 
 
 def test_what_came_with_an_event_is_kept_and_left_alone() -> None:
-    run, event = Run("a", 0), TextDelta(content="a", extra={"logprobs": {"content": [1]}})
+    run, event = Run("a", 0), TextDelta(content="a", choice={"logprobs": {"content": [1]}})
     run.add(event)
-    run.add(TextDelta(content="b", extra={"logprobs": {"content": [2]}}))
-    assert run.piece("ab").extra == {"logprobs": {"content": [1, 2]}}
-    assert event.extra == {"logprobs": {"content": [1]}}, "an event that came in was changed"
+    run.add(TextDelta(content="b", choice={"logprobs": {"content": [2]}}))
+    assert run.piece("ab").choice == {"logprobs": {"content": [1, 2]}}
+    assert event.choice == {"logprobs": {"content": [1]}}, "an event that came in was changed"
 
 
 def test_what_stood_beside_nothing_is_not_lost() -> None:
     run = Run("a", 0)
-    run.add(TextDelta(content="", extra={"logprobs": {"content": [1]}}))
+    run.add(TextDelta(content="", choice={"logprobs": {"content": [1]}}))
     assert run
-    assert [(piece.content, piece.extra) for piece in run.rest()] == [("", {"logprobs": {"content": [1]}})]
+    assert [(piece.content, piece.choice) for piece in run.rest()] == [("", {"logprobs": {"content": [1]}})]
 
 
 def _text(events: object) -> list[TextDelta]:

@@ -125,7 +125,8 @@ class Stuttering(Mode):
 class Shouting(Mode):
     def out(self, event: Event) -> list[Any]:
         if isinstance(event, TextDelta):
-            return [TextDelta(content=event.content.upper(), source=event.source, index=event.index, extra=event.extra)]
+            text = event.content.upper()
+            return [TextDelta(content=text, source=event.source, index=event.index, choice=event.choice)]
         return [event]
 
 
@@ -172,7 +173,7 @@ class Anonymous(Mode):
 class OneChoice(Mode):
     def out(self, event: Event) -> list[Any]:
         if isinstance(event, TextDelta) and event.index:
-            return [TextDelta(content=event.content, extra=event.extra, source=event.source)]
+            return [TextDelta(content=event.content, choice=event.choice, source=event.source)]
         return [event]
 
 

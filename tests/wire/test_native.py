@@ -46,7 +46,7 @@ SAID: list[tuple[Event, dict[str, Any]]] = [
     (Start(id="c1", model="m", created=7), {"id": "c1", "model": "m", "created": 7}),
     (Start(), {}),
     (TextDelta(content="a"), {"content": "a"}),
-    (TextDelta(content="", extra={"logprobs": {}}), {"content": ""}),
+    (TextDelta(content="", choice={"logprobs": {}}), {"content": ""}),
     (ReasoningDelta(content="hm"), {"content": "hm"}),
     (ReasoningDelta(content="", extra={"signature": "s"}), {"content": "", "extra": {"signature": "s"}}),
     (ToolInputDelta(id="c", name="f"), {"content": "", "slot": 0, "id": "c", "name": "f"}),

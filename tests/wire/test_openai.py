@@ -147,7 +147,7 @@ def test_an_end_without_its_text_keeps_what_was_said_of_the_choice() -> None:
     """A mode has cut the text anew; it took along what stood beside it."""
     start, text, end = read(chunk({"role": "assistant"}), LAST)
     beside = {"logprobs": {"content": [{"token": "a"}]}, "delta": {"annotations": [1]}}
-    assert choices([start, TextDelta(content="la la a", extra=beside), end, Finish()])[1:] == [
+    assert choices([start, TextDelta(content="la la a", choice=beside), end, Finish()])[1:] == [
         {
             "index": 0,
             "logprobs": {"content": [{"token": "a"}]},
