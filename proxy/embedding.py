@@ -17,7 +17,6 @@ from proxy.adapter import BaseProviderAdapter, Messages, Tools
 from proxy.config import Config
 from proxy.events import Event
 from proxy.generator import GeneratorMode
-from proxy.journey import Journey
 from proxy.pipeline.control import Action, Control
 from proxy.position import read_position
 from proxy.provider import ProviderConfig
@@ -116,8 +115,8 @@ class Weir(weir.Weir):
 
         One that cannot be read has an Error as its only event. Raises RequestError for a position that is none.
         """
-        position, journey = read_position(after), Journey(secrets.token_hex(16), stream_id)
-        asked = Asked(stream_id, lambda: self.durable.read(stream_id, OWNER, journey, position))
+        position, request_id = read_position(after), secrets.token_hex(16)
+        asked = Asked(stream_id, lambda: self.durable.read(stream_id, OWNER, request_id, position))
         reading = Reading(asked, events_of(asked))
         self._readings.add(reading)
         return reading

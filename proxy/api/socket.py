@@ -14,7 +14,6 @@ from proxy.bucket import Bucket
 from proxy.durable.reader import Reader
 from proxy.errors import INTERNAL, RequestError, Stopped, WeirError
 from proxy.events import ENDS, Error
-from proxy.journey import Journey
 from proxy.pipeline.control import Control
 from proxy.pipeline.running import Running
 from proxy.pipeline.stream import CLIENT_GONE, SHUTDOWN
@@ -183,9 +182,8 @@ class Socket:
     def _resumed(self, name: str, data: dict[str, object], id: str) -> Asked:
         """A durable stream, from after the last `position` that the client has had."""
         told = frames.resumed(data)
-        after, journey = read_position(told.after), Journey(id, told.stream_id)
-        owner, read = owner_of(self._websocket), self._weir.durable.read
-        return Asked(told.stream_id, lambda: self._opened(name, read(told.stream_id, owner, journey, after)))
+        after, owner, read = read_position(told.after), owner_of(self._websocket), self._weir.durable.read
+        return Asked(told.stream_id, lambda: self._opened(name, read(told.stream_id, owner, id, after)))
 
     async def _opened(self, name: str, opening: Awaitable[Running]) -> Running:
         """The answer; where it can be come back to, the client is told how before anything of it comes."""

@@ -8,7 +8,6 @@ from proxy.api.auth import client, owner_of
 from proxy.api.request import Request
 from proxy.api.responses import json_response
 from proxy.api.route import Route
-from proxy.journey import Journey
 from proxy.pipeline.control import Action, Control
 from proxy.position import read_position
 from proxy.request import parse_object
@@ -30,9 +29,8 @@ async def read_stream(
 ) -> Response:
     """Exactly what comes after a position: `Last-Event-ID`, as EventSource sends it, or else `after`; to the end."""
     position = read_position(request.headers.get("last-event-id") or after)
-    journey = Journey(request.id, stream_id)
-    journey.traced = request.is_traced()
-    reader = await request.weir.durable.read(stream_id, owner_of(request), journey, position)
+    reader = await request.weir.durable.read(stream_id, owner_of(request), request.id, position)
+    reader.journey.traced = request.is_traced()
     return reading(reader, format, request.weir.settings)
 
 

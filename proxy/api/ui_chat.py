@@ -13,7 +13,6 @@ from proxy.api.answer import answer_to, reading
 from proxy.api.auth import client, owner_of
 from proxy.api.request import Request
 from proxy.api.route import Route
-from proxy.journey import Journey
 from proxy.request import converted
 from proxy.state.sessions import SessionRef
 from proxy.streaming_request import StreamingRequest
@@ -57,7 +56,7 @@ async def ui_chat(request: Request) -> Response:
 async def resume_ui_chat(request: Request, chat_id: str, user_id: str | None = None) -> Response:
     """What is being answered in a chat, from its beginning; 204 if nothing is: what the SDK's `resume` asks for."""
     session = SessionRef.of(owner_of(request, user_id), chat_id)
-    reader = await request.weir.durable.answering(session, owner_of(request), Journey(request.id, chat_id))
+    reader = await request.weir.durable.answering(session, owner_of(request), request.id)
     if reader is None:
         return Response(status_code=204)
     # To the SDK it is a whole message, and would take the place of the one that the answer goes on with.

@@ -26,12 +26,12 @@ class Reader:
     Nothing is kept for a reader who is slow: who has fallen behind the feed reads the log, page by page.
     """
 
-    def __init__(self, stream_id: str, about: About, logs: LogStore, feeds: Feeds, journey: Journey, after: Position):
+    def __init__(self, stream_id: str, about: About, logs: LogStore, feeds: Feeds, request_id: str, after: Position):
         self.id = stream_id
         self.about = about
         self.after = after
         self.place = START
-        self.journey = journey
+        self.journey = Journey(request_id, about.heading.model)
         self._logs = logs
         self._feeds = feeds
         self._feed: Feed | None = None

@@ -10,7 +10,6 @@ from proxy.durable.produced import Produced
 from proxy.durable.reader import Reader
 from proxy.durable.writer import Writer
 from proxy.errors import RequestError, Stopped, StoreAway, WeirError
-from proxy.journey import Journey
 from proxy.pipeline.control import unknown
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.stream import SHUTDOWN, Stream
@@ -102,23 +101,24 @@ class DurableStreams:
         )
         stream_id = await self._produced.begin(request, stream, about, once)
         if stream_id != stream.id:
-            return await self.read(stream_id, stream.owner, stream.journey)
-        return self._reader(stream.id, about, stream.journey, START)
+            return await self.read(stream_id, stream.owner, request.id)
+        return Reader(stream_id, about, self.logs, self._feeds, request.id, START)
 
-    async def read(self, stream_id: str, owner: str, journey: Journey, after: Position = START) -> Reader:
+    async def read(self, stream_id: str, owner: str, request_id: str, after: Position = START) -> Reader:
         """A reader of a stream of `owner`'s. Raises RequestError: 404 if there never was one, 410 if its time is over.
 
         That position `after` is in the log shows when it is read.
         """
-        return self._reader(stream_id, await self._about(stream_id, owner), journey, after)
+        about = await self._about(stream_id, owner)
+        return Reader(stream_id, about, self.logs, self._feeds, request_id, after)
 
-    async def answering(self, session: SessionRef, owner: str, journey: Journey) -> Reader | None:
+    async def answering(self, session: SessionRef, owner: str, request_id: str) -> Reader | None:
         """A reader of what is being answered in a session; None if nothing is."""
         stream_id = await self.logs.answering(session)
         last = await self.logs.last(stream_id) if stream_id else None
         if stream_id is None or last is None or last[0].ends:
             return None
-        return await self.read(stream_id, owner, journey)
+        return await self.read(stream_id, owner, request_id)
 
     async def status(self, stream_id: str, owner: str) -> dict[str, Any]:
         """What is known of a stream without reading it. Raises RequestError, as `read`."""
@@ -165,7 +165,3 @@ class DurableStreams:
         if about is None:
             raise gone(stream_id)
         return about
-
-    def _reader(self, stream_id: str, about: About, journey: Journey, after: Position) -> Reader:
-        of_this_one = Journey(journey.id, about.heading.model, journey.mode)
-        return Reader(stream_id, about, self.logs, self._feeds, of_this_one, after)

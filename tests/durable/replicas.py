@@ -46,7 +46,7 @@ class Replica:
         return await self.streams.begin(asked, stream, once=once)
 
     async def read(self, stream_id: str, after: Position = START, owner: str = OWNER) -> Reader:
-        return await self.streams.read(stream_id, owner, Journey("r2", "m"), after)
+        return await self.streams.read(stream_id, owner, "r2", after)
 
     async def die(self) -> None:
         """As with kill -9, and its lease runs out at once."""

@@ -23,7 +23,6 @@ from proxy.durable.reader import Reader
 from proxy.durable.writer import Writer
 from proxy.errors import StoreAway
 from proxy.events import Finish, Recovered, TextDelta
-from proxy.journey import Journey
 from proxy.position import read_position
 from proxy.record import NOWHERE, Opening
 from proxy.tasks import end
@@ -91,7 +90,7 @@ class Client:
     async def read(self, replica: House, most: int) -> None:
         """Until it has so many more events, or has seen the end; it is cut off then."""
         after = read_position(self.position)
-        reader = Reader("s", about(), replica.logs, replica.feeds, Journey("r", "m"), after)
+        reader = Reader("s", about(), replica.logs, replica.feeds, "r", after)
         async with reader.events() as events:
             async for event in events:
                 if event.seq > after.seq:

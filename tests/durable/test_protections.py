@@ -12,7 +12,6 @@ from proxy.durable.writer import Writer
 from proxy.errors import WeirError
 from proxy.events import Event, TextDelta
 from proxy.heading import Heading
-from proxy.journey import Journey
 from proxy.position import START, Position
 from proxy.record import Opening, Place
 from proxy.state.orphans import Orphanage
@@ -69,7 +68,7 @@ async def adopt(store: Store) -> bool:
 
 async def read(logs: LogStore, after: Position = START) -> list[Event]:
     """All that a reader gets of the stream, which has ended. Raises WeirError."""
-    reader = Reader("s", ABOUT, logs, Feeds(logs), Journey("r2", "m"), after)
+    reader = Reader("s", ABOUT, logs, Feeds(logs), "r2", after)
     async with reader.events() as events:
         return [event async for event in events]
 

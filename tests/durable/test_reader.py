@@ -9,7 +9,6 @@ from proxy.durable.feeds import Feeds
 from proxy.durable.reader import Reader
 from proxy.errors import Kind, NoAnswer, ProviderError, RequestError, Stopped, WeirError
 from proxy.events import Error, Finish, Start, TextDelta
-from proxy.journey import Journey
 from proxy.position import Position
 from proxy.record import NOWHERE
 from proxy.testing import Played, says, scripted, text_of
@@ -127,7 +126,7 @@ async def test_who_has_seen_more_elsewhere_than_is_known_here_is_believed(stores
     (opening,) = await a.whole("s")
     feed.push(opening)
     await a.say("s", 1, 2, A, B)
-    reader = Reader("s", about(), a.logs, feeds, Journey("r", "m"), Position(1, 2, "a1"))
+    reader = Reader("s", about(), a.logs, feeds, "r", Position(1, 2, "a1"))
     reading = Reading(reader)
     task = asyncio.create_task(reading.all())
     await until(lambda: len(reading.events) == 2 or task.done(), "what is in the log")

@@ -8,7 +8,6 @@ from proxy.durable.feeds import Feeds
 from proxy.durable.reader import Reader
 from proxy.events import Event, Finish, TextDelta
 from proxy.heading import Heading
-from proxy.journey import Journey
 from proxy.position import START
 from proxy.record import Opening, Place
 from proxy.state.stream_log import About, Append, LogStore
@@ -29,7 +28,7 @@ async def test_all_who_begin_to_follow_at_once_are_fed() -> None:
         running = asyncio.create_task(feeds.run())
 
         async def read() -> list[type[Event]]:
-            async with Reader("s", ABOUT, here, feeds, Journey("r", "m"), START).events() as events:
+            async with Reader("s", ABOUT, here, feeds, "r", START).events() as events:
                 return [type(event) async for event in events]
 
         reading = [asyncio.create_task(read()) for _ in range(3)]

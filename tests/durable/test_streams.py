@@ -7,7 +7,6 @@ import pytest
 
 from proxy.errors import RequestError, Stopped, StoreAway, WeirError
 from proxy.events import Abort, Finish, Start, TextDelta
-from proxy.journey import Journey
 from proxy.position import read_position
 from proxy.state.sessions import SessionRef
 from proxy.state.stream_log import Once
@@ -37,7 +36,7 @@ async def test_what_is_being_answered_in_a_session_is_found(fleet: Fleet) -> Non
     other = await fleet()
 
     async def found() -> Any:
-        return await other.streams.answering(session, OWNER, Journey("r2", "s1"))
+        return await other.streams.answering(session, OWNER, "r2")
 
     assert await found() is None, "nothing was asked yet"
     first = await one.ask(weir={"session_id": "s1"})
