@@ -4,7 +4,7 @@ A batch of events is a JSON array. A piece of plain text is a string in it, all 
 they are (`source`) is kept beside the array, once for all of those that do not say otherwise.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -62,14 +62,6 @@ class Draft:
             return source, b"[" + b",".join(self._each) + b"]"
         source = source if all(event.source for event in events) else ""
         return source, _encode([_short(event, source) for event in events])
-
-
-def write(events: Sequence[Event]) -> tuple[str, bytes]:
-    """A whole batch, as `Draft.write`."""
-    draft = Draft()
-    for event in events:
-        draft.add(event)
-    return draft.write()
 
 
 def _short(event: Event, source: str) -> str | Event:

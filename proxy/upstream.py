@@ -41,7 +41,6 @@ class Upstream:
         self.meter = Meter(clock)  # who takes it into service may have it count into another one
         self.estimate = Estimate()
         self.rests_until = 0.0  # it answered 429 and said how long to wait
-        self.active = 0  # streams that run now on this registration
         self._prepared: asyncio.Task[None] | None = None
         self._holds = 0  # streams, and requests that may yet become one
         self._retired = False
@@ -102,11 +101,9 @@ class Upstream:
 
     def began(self) -> None:
         self.hold()
-        self.active += 1
         self.meter.active += 1
 
     def ended(self) -> None:
-        self.active -= 1
         self.meter.active -= 1
         self.let_go()
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from proxy import events as kinds
 from proxy.events import ENDS, Abort, Error, Event, Finish, TextDelta, ToolOutput, Usage, Vendor
-from proxy.record import Draft, Entry, Opening, Place, entry_of, read, write, written
+from proxy.record import Draft, Entry, Opening, Place, entry_of, read, written
+from tests.batches import write
 from tests.test_recorder import JSON, SLOW, TEXTS
 
 OBJECTS = st.none() | st.dictionaries(TEXTS, JSON, max_size=2)

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from proxy.events import Event, Finish, TextDelta, Usage, Vendor
 from proxy.heading import Heading
-from proxy.record import read, write
+from proxy.record import read
 from proxy.recorder import Recorder
 from proxy.streaming_request import Format
 from proxy.testing import chunk
 from proxy.wire.formats import encoder_for
 from proxy.wire.openai import ChunkEncoder
 from proxy.wire.openai_fold import Fold
+from tests.batches import write
 from tests.wire.test_openai import changed
 from tests.wire.test_openai import read as events_of
 

@@ -16,13 +16,14 @@ MOST_SIZE = 64 * 1024  # bytes in the log, likewise
 class Feed:
     """One for all readers of a stream on this replica. `tip` is the place of the last entry known to be in the log.
 
-    It is filled by whoever knows: the writer, where the stream is produced here (`journey` is its producer's then), or
-    else by `Feeds`. `failed`: why nothing more comes, though the stream has not ended; `failure`, why it did not even
-    begin. `retired`: another one is filled in its place, which readers are to look for.
+    It is filled by whoever knows: the writer, where the stream is produced here (then it is this replica's `own`, and
+    `journey` is its producer's), or else `Feeds`. `failed`: why nothing more comes, though the stream has not ended;
+    `failure`: why it did not even begin. `retired`: another one is filled in its place, for which readers are to look.
     """
 
     def __init__(self, tip: Place):
         self.tip = tip
+        self.own = False
         self.journey: Journey | None = None
         self.readers = 0
         self.ended = False

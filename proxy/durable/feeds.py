@@ -21,7 +21,6 @@ class Feeds:
     def __init__(self, logs: LogStore):
         self._logs = logs
         self._feeds: dict[str, Feed] = {}
-        self._own: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self._called = asyncio.Event()
         self._away_since: float | None = None
@@ -45,7 +44,7 @@ class Feeds:
 
     def detach(self, stream_id: str, feed: Feed) -> None:
         feed.readers -= 1
-        if not feed.readers and stream_id not in self._own and self._feeds.get(stream_id) is feed:
+        if not feed.readers and not feed.own and self._feeds.get(stream_id) is feed:
             del self._feeds[stream_id]
 
     def begin(self, stream_id: str, feed: Feed) -> None:
@@ -53,13 +52,12 @@ class Feeds:
         if old := self._feeds.get(stream_id):
             old.retire()
         self._feeds[stream_id] = feed
-        self._own.add(stream_id)
+        feed.own = True
 
     def over(self, stream_id: str, feed: Feed) -> None:
         """The stream is not produced here any more. Unless it has ended, its readers look elsewhere."""
         if self._feeds.get(stream_id) is feed:
             del self._feeds[stream_id]
-        self._own.discard(stream_id)
         if not feed.ended:
             feed.retire()
 
@@ -80,7 +78,7 @@ class Feeds:
         return {
             stream_id: feed
             for stream_id, feed in self._feeds.items()
-            if stream_id not in self._own and not feed.ended and feed.failed is None
+            if not feed.own and not feed.ended and feed.failed is None
         }
 
     async def run(self) -> None:

@@ -106,7 +106,6 @@ class Recovery:
             self.log.add(Recovered(how="failed", reason=DIED))
             self.log.add(Error(message=f"{DIED}; what it said until then stands", code="replica_lost"))
         else:  # nobody was told anything: it is as if it had not begun, and may be asked again
-            self.log.feed.failure = WeirError(DIED, status=503, code="replica_lost")
             self.log.add(Error(message=DIED, code="replica_lost", status=503))
         await self._end_turn("error", DIED)
 

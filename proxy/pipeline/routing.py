@@ -129,4 +129,4 @@ async def going_on(routes: Sequence[Route]) -> list[Route]:
 
 def _preference(route: Route) -> tuple[int, int, float]:
     upstream = route[0]
-    return upstream.config.priority, upstream.active, random.random()
+    return upstream.config.priority, upstream.meter.active, random.random()

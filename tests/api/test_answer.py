@@ -249,7 +249,7 @@ async def test_a_client_that_goes_away_takes_the_upstream_call_with_it(case: str
         assert time.monotonic() - began < 1, f"{case}: the upstream call outlived its client"
         await until(lambda: counted(server)[0])
         assert counted(server) == (1, 0, 1, {}), f"{case}: a cancel was counted as something else"
-        assert server.weir.router.get("main").active == 0  # type: ignore[union-attr]
+        assert server.weir.router.get("main").meter.active == 0  # type: ignore[union-attr]
         assert not server.weir.pipeline.live
 
 

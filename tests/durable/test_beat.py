@@ -131,7 +131,7 @@ async def test_without_a_reader_it_goes_on_for_so_long_and_is_then_cancelled(fle
     end = (await logged(one, first.id))[-1]
     assert isinstance(end, Abort)
     assert end.reason == "nobody has read it for 0.1 s"
-    await until(lambda: one.house["a"].active == 0, "the provider's call to end")
+    await until(lambda: one.house["a"].meter.active == 0, "the provider's call to end")
 
 
 async def test_who_has_just_asked_has_time_to_come(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ async def test_a_stream_at_its_cap_ends_marked_and_its_provider_is_let_go(fleet:
     assert isinstance(events[-1], Error)
     assert events[-1].code == "stream_too_long"
     assert 64 * 1024 <= len(text_of(events)) <= 64 * 1024 + 130_000, "the cap is far from where it ended"
-    await until(lambda: one.house["a"].active == 0, "the provider's call to end")
+    await until(lambda: one.house["a"].meter.active == 0, "the provider's call to end")
 
 
 async def test_a_provider_is_held_back_while_redis_is_slow(fleet: Fleet) -> None:

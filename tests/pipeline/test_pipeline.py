@@ -30,7 +30,7 @@ A = TextDelta(content="a")
 
 def left_behind(house: House) -> list[str]:
     """What should not be there when all requests are over."""
-    found = [f"{up.id} counts as active" for up in house.router if up.active or up.meter.active]
+    found = [f"{up.id} counts as active" for up in house.router if up.meter.active]
     found += [f"{up.id} is held" for up in house.router if up._holds]
     found += [f"{up.id} is still being probed" for up in house.router if up.circuit.probe]
     if house.pipeline.live or house.failover.budget.running or house.failover.budget.retrying:

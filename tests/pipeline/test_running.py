@@ -36,7 +36,7 @@ async def test_who_leaves_ends_the_providers_call() -> None:
     async with it.events() as events:
         await anext(events)
         assert it.id in house.pipeline.live
-    assert (house["a"].active, it.id in house.pipeline.live) == (0, False)
+    assert (house["a"].meter.active, it.id in house.pipeline.live) == (0, False)
 
 
 async def test_told_to_stop_it_ends_marked() -> None:

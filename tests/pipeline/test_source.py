@@ -148,7 +148,7 @@ async def test_closed_while_it_opens() -> None:
     it.source.begin()
     await idle()
     await it.source.close()
-    assert it.house["a"].active == 0
+    assert it.house["a"].meter.active == 0
 
 
 async def test_stopped_while_it_is_steered_it_says_why_it_was_stopped() -> None:
@@ -212,7 +212,7 @@ async def test_closing_what_opens_swallows_no_cancel() -> None:
     assert closing.cancelled()
     gate.set()
     await asyncio.wait([opening])
-    assert it.house["a"].active == 0
+    assert it.house["a"].meter.active == 0
 
 
 CUT = ProviderError(Kind.CUT, "cut")

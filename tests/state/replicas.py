@@ -5,9 +5,10 @@ from typing import Any
 
 from proxy.events import Event, TextDelta
 from proxy.heading import Heading
-from proxy.record import NOWHERE, Entry, Opening, Place, write
+from proxy.record import NOWHERE, Entry, Opening, Place
 from proxy.state.orphans import Adopted, Orphanage
 from proxy.state.stream_log import About, Append, LogStore, Once, Outcome
+from tests.batches import write
 from tests.state.stores import Stores
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from proxy.errors import RequestError, StoreAway, WeirError
 from proxy.events import Finish, TextDelta
-from proxy.record import NOWHERE, Place, place_of, write
+from proxy.record import NOWHERE, Place, place_of
 from proxy.state.sessions import SessionRef
 from proxy.state.store import MOST_AT_ONCE
 from proxy.state.stream_log import Append, Once, Outcome
+from tests.batches import write
 from tests.process import until
 from tests.redis_server import RedisServer
 from tests.state.replicas import Replica, about, texts
