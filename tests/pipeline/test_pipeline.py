@@ -93,6 +93,12 @@ steps = st.one_of(st.sampled_from([Start(), A, Finish(), Error(message="own")]),
 scripts = st.lists(st.lists(steps, max_size=4), min_size=1, max_size=4)
 
 
+def begun_once(script: Played) -> list[Any]:
+    """A choice begins once for its reader, however often a provider says so."""
+    starts = [at for at, step in enumerate(script) if isinstance(step, Start)]
+    return [step for at, step in enumerate(script) if at not in starts[1:]]
+
+
 @settings(max_examples=100, deadline=None)
 @given(scripts, scripts, st.integers(1, 6))
 async def test_whatever_providers_do_each_request_has_one_end(one: list[Played], two: list[Played], many: int) -> None:
@@ -110,7 +116,9 @@ async def test_whatever_providers_do_each_request_has_one_end(one: list[Played],
             assert isinstance(end, Finish | Error), f"no end: {answered.events}"
             assert not any(isinstance(event, Finish | Error | Abort) for event in before), f"two ends: {before} {end}"
             assert isinstance(end, Finish) or any(map(commits, before)), "an error in the stream without an answer"
-            assert any(list(script)[: len(before)] == before for script in (*one, *two)), "two attempts were mixed"
+            assert any(begun_once(script)[: len(before)] == before for script in (*one, *two)), (
+                "two attempts were mixed"
+            )
             assert answered.journey.end == ("finish" if isinstance(end, Finish) else answered.journey.end)
         assert not left_behind(house)
         attempts = sum(up.meter.tallies["total"].requests for up in house.router)
