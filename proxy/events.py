@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from proxy.errors import Stopped, WeirError
+
 
 class Event(msgspec.Struct, tag_field="type", kw_only=True, omit_defaults=True, gc=False):
     """One thing that happened in a stream.
@@ -162,6 +164,13 @@ class Abort(Event, tag="abort"):
 
 ENDS = frozenset((Finish, Error, Abort))
 MODE_FAILED = "mode_failed"  # the code of an Error that no provider is to blame for
+
+
+def ending(error: WeirError) -> Error | Abort:
+    """How a stream ends that `error` breaks, or keeps from beginning."""
+    if isinstance(error, Stopped):
+        return Abort(reason=error.message)
+    return Error(message=error.message, code=error.code, status=error.status)
 
 
 def commits(event: Event) -> bool:

@@ -6,8 +6,8 @@ from contextlib import aclosing
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 
-from proxy.errors import INTERNAL, RequestError, Stopped, WeirError
-from proxy.events import ENDS, Abort, Error, Event
+from proxy.errors import INTERNAL, RequestError, WeirError
+from proxy.events import ENDS, Error, Event, ending
 from proxy.pipeline.running import Running
 from proxy.pipeline.stream import Stream
 from proxy.request import ChatRequest
@@ -119,20 +119,13 @@ async def events_of(asked: Asked) -> AsyncGenerator[Event, None]:
                     yield event
         return
     except WeirError as error:
-        last = end_of(error)
+        last = ending(error)
     except Exception:
         log.exception("stream %s failed", asked.id)
         last = Error(message=INTERNAL, code="internal_error")
     if not ended:
         last.seq = seq + 1
         yield last
-
-
-def end_of(error: WeirError) -> Event:
-    """The only event of an answer that could not begin."""
-    if isinstance(error, Stopped):
-        return Abort(reason=error.message)
-    return Error(message=error.message, code=error.code)
 
 
 def in_format(name: str, events: AsyncGenerator[Event, None], request: ChatRequest) -> AsyncGenerator[Any, None]:

@@ -13,12 +13,12 @@ from proxy.api.outbox import Outbox
 from proxy.bucket import Bucket
 from proxy.durable.reader import Reader
 from proxy.errors import INTERNAL, RequestError, Stopped, WeirError
-from proxy.events import ENDS, Error
+from proxy.events import ENDS, Error, ending
 from proxy.pipeline.control import Control
 from proxy.pipeline.running import Running
 from proxy.pipeline.stream import CLIENT_GONE, SHUTDOWN
 from proxy.position import read_position
-from proxy.reading import Asked, end_of, events_of
+from proxy.reading import Asked, events_of
 from proxy.request import ChatRequest
 from proxy.streaming_request import StreamingRequest
 from proxy.tasks import end, keep
@@ -167,7 +167,7 @@ class Socket:
             begin = self._asked if said.message_type == "chat_request" else self._resumed
             chat = begin(name, said.data or {}, id)
         except WeirError as error:
-            return frames.stream_event(name, end_of(error))
+            return frames.stream_event(name, ending(error))
         self._chats[name] = chat
         self._connected.chats += 1
         keep(self._tasks, self._run(name, chat))

@@ -4,8 +4,8 @@ import logging
 from collections.abc import AsyncGenerator
 
 from proxy.durable.log import StreamLog
-from proxy.errors import INTERNAL, Stopped, WeirError
-from proxy.events import Abort, Error, Event, Recovered
+from proxy.errors import INTERNAL, WeirError
+from proxy.events import Error, Event, Recovered, ending
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.stream import Stream
 from proxy.request import ChatRequest
@@ -33,14 +33,13 @@ class Production:
         try:
             async with self._pipeline.answer(self._request, self.stream) as events:
                 await self._write(events)
-        except Stopped as error:
-            written.add(Abort(reason=error.message))
         except WeirError as error:
+            end = ending(error)
             if not written.seq:
                 written.feed.failure = error
-            else:
+            elif isinstance(end, Error):
                 written.add(Recovered(how="failed", reason=error.message))
-            written.add(Error(message=error.message, code=error.code, status=error.status))
+            written.add(end)
         except Exception:
             log.exception("stream %s failed", written.id)
             written.add(Error(message=INTERNAL, code="internal_error", status=500))

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from os.path import commonprefix
 
 from proxy.errors import Stopped, WeirError
-from proxy.events import ENDS, Abort, Error, Event, Recovered, Start, Steered, TextDelta
+from proxy.events import ENDS, Abort, Error, Event, Recovered, Start, Steered, TextDelta, ending
 from proxy.journey import Journey
 from proxy.merge import CLOSING
 from proxy.pipeline.call import Call
@@ -111,12 +111,9 @@ class Source:
                                 continue
                         said.add(event)
                         yield event
-        except Stopped as error:
-            self.end = Abort(reason=error.message)
-            yield self.end
         except WeirError as error:
-            self.end = Error(message=error.message, code=error.code)
-            if self._marks_failure:
+            self.end = ending(error)
+            if isinstance(self.end, Error) and self._marks_failure:
                 yield Recovered(how="failed", reason=error.message)
             yield self.end
 
