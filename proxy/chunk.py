@@ -144,7 +144,7 @@ def add_choice(whole: dict[str, Any], choice: dict[str, Any]) -> None:
     """
     for name, value in choice.items():
         if name in ("delta", "logprobs"):
-            merge(whole, {name: value})
+            add_delta(whole, {name: value})
         elif value not in (None, "", {}):  # Azure says `content_filter_results: {}` at the end
             whole[name] = value
 
@@ -152,7 +152,7 @@ def add_choice(whole: dict[str, Any], choice: dict[str, Any]) -> None:
 _NOT_JOINED = frozenset({"role", "type", "id", "name", "format"})  # some providers repeat them in every chunk
 
 
-def merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
+def add_delta(whole: dict[str, Any], delta: dict[str, Any]) -> None:
     """Adds a delta the way OpenAI's SDKs do: texts are joined, lists go by `index` or grow, objects are merged."""
     for name, value in delta.items():
         known = whole.get(name)
@@ -167,7 +167,7 @@ def merge(whole: dict[str, Any], delta: dict[str, Any]) -> None:
         elif name == "content" and known and value and isinstance(known, str | list) and isinstance(value, str | list):
             whole[name] = _in_parts(known, value)
         elif isinstance(known, dict) and isinstance(value, dict):
-            merge(known, value)
+            add_delta(known, value)
         else:
             whole[name] = value
 
@@ -191,7 +191,7 @@ def _indexed(items: list[Any], whole: list[Any]) -> list[Any]:
         if twin is None:
             whole.append(item)
         else:
-            merge(twin, item)
+            add_delta(twin, item)
     return whole
 
 

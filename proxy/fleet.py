@@ -198,7 +198,7 @@ class Fleet:
         try:
             await upstream.prepare()
         except Exception as error:
-            why = error.message if isinstance(error, ConfigError) else upstream.told(error)
+            why = error.message if isinstance(error, ConfigError) else upstream.traceback_of(error)
             self._say(upstream.id, f"provider {upstream.id} cannot be made ready: {why}")
 
     def _say(self, about: str, message: str, error: Exception | None = None) -> None:

@@ -121,10 +121,10 @@ class Upstream:
                     await asyncio.gather(self._prepared, return_exceptions=True)
                 await self.adapter.close()
         except Exception as error:  # an adapter may be a plugin's; the process goes on
-            log.error("closing provider %s failed: %s", self.id, self.told(error))
+            log.error("closing provider %s failed: %s", self.id, self.traceback_of(error))
 
-    def told(self, error: BaseException) -> str:
-        """What `error` says and where it was raised, for the log: no secret goes there either."""
+    def traceback_of(self, error: BaseException) -> str:
+        """What `error` says and where it was raised, for the log; without the provider's secrets."""
         text = "".join(traceback.format_exception(error))
         return redact(text, self.config.secrets(), limit=len(text))[-5000:]
 

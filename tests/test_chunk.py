@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.adapters.openai_chunks import ChunkReader
-from proxy.chunk import add_choice, beside, merge, plain_text
+from proxy.chunk import add_choice, add_delta, beside, plain_text
 from proxy.events import TextDelta
 from proxy.testing import chunk
 
@@ -122,7 +122,7 @@ def test_choices_are_added_up() -> None:
 
 def test_a_list_goes_by_index_or_grows() -> None:
     whole = {"calls": [{"index": 1, "text": "a"}], "list": [1]}
-    merge(whole, {"calls": [{"index": 0, "text": "b"}, {"index": 1, "text": "c"}], "list": [{"index": None}]})
+    add_delta(whole, {"calls": [{"index": 0, "text": "b"}, {"index": 1, "text": "c"}], "list": [{"index": None}]})
     assert whole == {"calls": [{"index": 1, "text": "ac"}, {"index": 0, "text": "b"}], "list": [1, {"index": None}]}
 
 

@@ -197,7 +197,7 @@ def reading(reader: Reader, format: Format, settings: Settings, *, stream: bool 
     """What a reader of a durable stream gets."""
     encoder = encoder_for(format, reader.about.heading)
     if stream:
-        encoder = Numbered(encoder, reader.after, lambda: reader.place)
+        encoder = Numbered(encoder, reader.after, lambda: reader.at)
     return Answer(reader, encoder, settings, stream=stream)
 
 

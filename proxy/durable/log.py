@@ -37,13 +37,13 @@ class StreamLog:
         self.about = about
         self.epoch = epoch
         self.feed = _feed(epoch, opening)
-        self.stop: Callable[[str], None] = lambda why: None  # ends what would be written here
+        self.stop: Callable[[str], None] = lambda why: None  # ends the stream that is written here
         self.seq = opening.after  # of the last event that was given a position
         self.acknowledged = opening.after
         self.answered = opening.after > 0  # as far as it is acknowledged
         self.lost = False
         self.unread_since = asyncio.get_running_loop().time()
-        self.over = asyncio.get_running_loop().create_future()  # nothing is left to be written
+        self.finished = asyncio.get_running_loop().create_future()  # nothing is left to be written
         self._wake = wake
         self._cap = cap
         self._bytes = 0
@@ -176,8 +176,8 @@ class StreamLog:
             self._finish()
 
     def _finish(self) -> None:
-        if not self.over.done():
-            self.over.set_result(None)
+        if not self.finished.done():
+            self.finished.set_result(None)
 
     def _give_room(self) -> None:
         if self._room is not None and not self._room.done():

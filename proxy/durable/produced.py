@@ -88,14 +88,14 @@ class Produced:
         for it in self:
             it.lose(why)
 
-    async def over(self, patience: float) -> None:
+    async def wait(self, patience: float) -> None:
         """Returns when all have ended, or after so many seconds."""
         if self._tasks and patience > 0:
             await asyncio.wait(self._tasks, timeout=patience)
 
     async def close(self) -> None:
         """Waits for those that were told to end."""
-        await self.over(ENDING)
+        await self.wait(ENDING)
         await end(*self._tasks)
 
     def _log(self, stream_id: str, about: About, epoch: int, opening: Opening) -> StreamLog:
@@ -117,7 +117,7 @@ class Produced:
             production = await Recovery(self._logs, self._pipeline, written, opening).begin()
             if production is not None:
                 await production.run()
-            await written.over
+            await written.finished
         except StoreAway:
             log.warning("stream %s could not be read; it is looked at again", written.id)
         finally:

@@ -43,7 +43,7 @@ class Production:
         except Exception:
             log.exception("stream %s failed", written.id)
             written.add(Error(message=INTERNAL, code="internal_error", status=500))
-        await written.over
+        await written.finished
 
     async def _write(self, events: AsyncGenerator[Event, None]) -> None:
         written = self.log

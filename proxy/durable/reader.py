@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 
 class Reader:
-    """Reads on from position `after`, once that has been found in the log: what comes before it is read, too, because
-    an encoder has to know it, but is not for the client. `place` is the position of the event that was given last.
+    """Reads a log from its beginning, for an encoder has to know all of it; the client gets what comes after `after`.
 
-    Nothing is kept for a reader who is slow: who has fallen behind the feed reads the log, page by page.
+    `at` is the position of the event that was given last. Nothing is kept for a slow reader: one that has fallen behind
+    the feed reads the log itself, page by page.
     """
 
     def __init__(self, stream_id: str, about: About, logs: LogStore, feeds: Feeds, request_id: str, after: Position):
         self.id = stream_id
         self.about = about
         self.after = after
-        self.place = START
+        self.at = START
         self.journey = Journey(request_id, about.heading.model)
         self._logs = logs
         self._feeds = feeds
@@ -41,7 +41,7 @@ class Reader:
 
     @property
     def position(self) -> str:
-        return str(self.place) if self.place != START else ""
+        return str(self.at) if self.at != START else ""
 
     def has_had(self, event: Event) -> bool:
         return self.after.covers(event.seq)
@@ -70,14 +70,14 @@ class Reader:
         finally:
             self._leave()
             journey = self.journey
-            log.info("request %s read stream %s up to %s, bytes=%d", journey.id, self.id, self.place, journey.bytes)
+            log.info("request %s read stream %s up to %s, bytes=%d", journey.id, self.id, self.at, journey.bytes)
 
     async def _read(self) -> AsyncGenerator[Event, None]:
         while True:
             for entry in await self._next():
                 self._follows(entry)
                 if ends := entry.ends:
-                    self._has_seen_it_all(entry.place.seq)
+                    self._reaches(entry.place.seq)
                 for event in entry.events:
                     self._goes_to(event)
                     yield event
@@ -96,13 +96,13 @@ class Reader:
             if feed is not None:
                 self._producers = feed.journey or self._producers
                 entries = feed.since(self._entry)
-            if entries is None or (not entries and self.place.seq < self.after.seq):  # what the client saw elsewhere
+            if entries is None or (not entries and self.at.seq < self.after.seq):  # what the client saw elsewhere
                 entries = await self._page()
                 if feed is not None and not entries:
                     raise regressed()  # somebody has seen more
             if entries:
                 return entries
-            self._has_seen_it_all(self.place.seq)
+            self._reaches(self.at.seq)
             if feed is None:  # somebody else may have begun to follow it meanwhile, or to produce it
                 self._feed = self._feeds.find(self.id) or self._feeds.follow(self.id, self._entry)
             elif feed.failed is not None:
@@ -129,8 +129,8 @@ class Reader:
         return found
 
     def _follows(self, entry: Entry) -> None:
-        """Raises WeirError (409) where anything is missing between the last entry and this one."""
-        seq = self.place.seq
+        """Raises WeirError (409) if anything is missing between the last entry and this one."""
+        seq = self.at.seq
         if entry.opening is not None:
             if entry.opening.after != seq:
                 raise regressed()
@@ -144,14 +144,14 @@ class Reader:
         place = Position(self._entry.epoch, event.seq, self._nonce)
         if event.seq == self.after.seq and place != self.after._replace(part=0):
             raise regressed()
-        self.place = place
+        self.at = place
         if event.seq == 1:
             self.journey.provider = event.source or "none"
             if self.after == START:
                 self._began(event)
 
-    def _has_seen_it_all(self, last: int) -> None:
-        """Raises WeirError (409) if the client has seen more than there is: that has been lost since."""
+    def _reaches(self, last: int) -> None:
+        """Raises WeirError (409) if the client has read further than event `last`: the rest has been lost since."""
         if last < self.after.seq:
             raise regressed()
 

@@ -51,7 +51,7 @@ class DurableStreams:
 
     async def close(self) -> None:
         """Lets streams end for as long as they may, and leaves those that do not to other replicas."""
-        await self._produced.over(self._leave_by - self._loop.time())
+        await self._produced.wait(self._leave_by - self._loop.time())
         self.release()
         await self._produced.close()
         if self._released is not None:

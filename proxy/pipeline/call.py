@@ -129,7 +129,7 @@ class Call:
         if isinstance(error, ProviderError):
             error.message = redact(error.message, secrets)
             return error
-        log.error("adapter of %s failed: %s", self.upstream.id, self.upstream.told(error))
+        log.error("adapter of %s failed: %s", self.upstream.id, self.upstream.traceback_of(error))
         said = redact(f"{type(error).__name__}: {error}", secrets)
         return ProviderError(Kind.SERVER, f"its adapter failed: {said}")
 
@@ -164,7 +164,7 @@ class Call:
             if isinstance(error, asyncio.CancelledError) and self._deadline.cancelled():
                 raise
             # Whatever an adapter's clean-up raises, the answer has been decided.
-            log.warning("closing a stream of %s: %s", upstream.id, upstream.told(error))
+            log.warning("closing a stream of %s: %s", upstream.id, upstream.traceback_of(error))
         finally:
             upstream.ended()
 

@@ -57,7 +57,7 @@ class Memory:
         """`events`, each turn written down before the reader is told that it is over."""
         async for event in events:
             if type(event) is Steered:
-                await self._turns(event, sources)
+                await self._next_turn(event, sources)
             elif type(event) in ENDS:
                 self._learn(sources)
                 await self._end(sources)
@@ -67,8 +67,11 @@ class Memory:
         """Writes down what is left, for a reader who did not wait for the end."""
         await self._end(sources)
 
-    async def _turns(self, marker: Steered, sources: Sequence[Source]) -> None:
-        """The first marker of an instruction begins its turn. The sources may be further by now than their reader."""
+    async def _next_turn(self, marker: Steered, sources: Sequence[Source]) -> None:
+        """Ends the turn, and begins that of the instruction, at the first of its markers (each source sends one).
+
+        The sources may be further by now than what their reader has got.
+        """
         source = next((it for it in sources if it.journey.model == marker.source), sources[0])
         self._told[source.journey.model] += 1
         number = [*source.answers][self._told[source.journey.model]]

@@ -64,7 +64,7 @@ class Source:
                 self._call = await self._failover.open(self._asked(), await self._takers(), self.journey)
                 return
             except Stopped as error:
-                if not self._turns():
+                if not self._takes_instruction():
                     raise Stopped(self.journey.stopped or error.message) from None  # it may have been steered, too
 
     def begin(self) -> asyncio.Task[None]:
@@ -91,7 +91,7 @@ class Source:
                         kind = type(event)
                         if kind in ENDS:
                             if isinstance(event, Abort):
-                                if self._turns():
+                                if self._takes_instruction():
                                     break
                                 event = Abort(reason=self.journey.stopped or event.reason)
                             elif isinstance(event, Error):
@@ -177,8 +177,8 @@ class Source:
         self._blanks = self._blanks[again:] if again == len(event.content) else ""
         return TextDelta(index=event.index, content=event.content[again:], choice=event.choice) if again else event
 
-    def _turns(self) -> bool:
-        """Whether it was broken off to go on as the reader wishes. If so, it is ready to be opened again."""
+    def _takes_instruction(self) -> bool:
+        """Whether the call was broken off because the reader has steered. If so, the next one is ready to be opened."""
         if self.journey.stopped is not None or self.obeyed == self._stream.steered:
             return False
         self._routes = self._route()

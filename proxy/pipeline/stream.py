@@ -12,7 +12,7 @@ from proxy.state.sessions import SessionRef
 
 LONGEST_PAUSE = 60.0  # seconds
 
-_TURNS = ENDS | {Recovered, Steered}
+_NOTED = ENDS | {Recovered, Steered}
 
 # Why a stream is stopped, as its reader is told.
 CLIENT_GONE = "the client went away"
@@ -113,12 +113,12 @@ class Stream:
             if not journey.branches:
                 event.source = journey.provider
             self.position = event.seq = self.position + 1
-            if type(event) in _TURNS:
+            if type(event) in _NOTED:
                 self._note(event)
             yield event
 
     def _note(self, event: Event) -> None:
-        """A turn of the stream, for those who wait for it."""
+        """Tells those who wait for this event, and what comes of it for the stream."""
         if isinstance(event, Steered):
             self._asked = self.position
             self._mark(self.position)

@@ -66,8 +66,9 @@ class Store:
     def announce(self, pipe: Any, *, begin: bool = False) -> None:
         """Adds to a transaction that providers or circuits have changed: every replica looks within a beat.
 
-        A new value each time, rather than a count: a Redis that lost its memory cannot come to the same one again. Only
-        who tells it all that was known may `begin`, or that loss would go unnoticed.
+        The version is a new random value each time. A count would not do: a Redis that has lost its memory could reach
+        the same one again. Where there is no version, Redis has lost it, and every replica is to notice that: so only
+        who writes back all that is known may `begin` one.
         """
         pipe.set(self.key("version"), secrets.token_hex(8), xx=not begin)
 

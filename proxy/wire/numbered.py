@@ -14,21 +14,21 @@ from proxy.wire import Encoder
 class Numbered:
     """Puts its position on each server-sent event that `encoder` writes, and leaves out those up to `after`.
 
-    All events of the stream must come by here, for the encoder has to know those that are left out. `place` gives the
-    position of the one that is being written. Where a format writes one in several blocks, each has a `part` of it.
+    All events of the stream must pass through, because the encoder has to know those that are left out. `at` gives the
+    position of the one that is being written. Where a format writes it in several blocks, each block is a `part` of it.
     """
 
-    def __init__(self, encoder: Encoder, after: Position, place: Callable[[], Position]):
+    def __init__(self, encoder: Encoder, after: Position, at: Callable[[], Position]):
         self._encoder = encoder
         self._after = after
-        self._place = place
+        self._at = at
         self.content_headers = encoder.content_headers
 
     def encode(self, event: Event) -> bytes:
         data, after = self._encoder.encode(event), self._after
         if after.covers(event.seq):
             return b""
-        place = self._place()
+        place = self._at()
         if data.find(b"\n\n") == len(data) - 2:  # one block, as nearly always
             return b"id: %b\n%b" % (str(place).encode(), data)
         blocks = data.split(b"\n\n")[:-1]

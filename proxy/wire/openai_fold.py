@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.chunk import TextAlone, add_choice, merge
+from proxy.chunk import TextAlone, add_choice, add_delta
 from proxy.events import Event, Finish, Recovered, Steered, TextDelta, Usage
 from proxy.wire.openai import ChunkEncoder, is_bare, usage_fields
 
@@ -23,7 +23,7 @@ class Fold:
 
     def add(self, event: Event) -> None:
         if type(event) is TextDelta and self._is_known(event):  # nearly all of them
-            merge(self._choices[event.index]["message"], {"content": event.content})
+            add_delta(self._choices[event.index]["message"], {"content": event.content})
             return
         if isinstance(event, Finish):
             self._usage = event.usage
@@ -65,7 +65,7 @@ class Fold:
         for choice in chunk.pop("choices", None) or ():
             index = choice.pop("index", 0)
             whole = self._choices.setdefault(index, {"index": index, "message": {}, "finish_reason": None})
-            merge(whole["message"], choice.pop("delta", None) or {})
+            add_delta(whole["message"], choice.pop("delta", None) or {})
             add_choice(whole, choice)
         self._head |= {name: it for name, it in chunk.items() if not self._head.get(name) or _grows(it)}
 

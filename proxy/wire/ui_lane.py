@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.chunk import merge
+from proxy.chunk import add_delta
 from proxy.events import ReasoningDelta, ToolInput, ToolInputDelta, ToolOutput
 
 Part = dict[str, Any]
@@ -33,7 +33,7 @@ class Lane:
 
     def thought(self, event: ReasoningDelta) -> list[Part]:
         parts = self._opened("reasoning")
-        merge(self._extra, event.extra or {})
+        add_delta(self._extra, event.extra or {})
         if event.content:
             parts.append({"type": "reasoning-delta", "id": self.part_id, "delta": event.content})
         return parts

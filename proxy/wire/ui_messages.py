@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from proxy.chunk import merge
+from proxy.chunk import add_delta
 from proxy.errors import RequestError
 from proxy.request import converted
 
@@ -168,7 +168,7 @@ def _step(parts: list[_Part]) -> Messages:
     for part in parts:
         extra = _ours(part).get("extra")
         if part.type == "reasoning" and isinstance(extra, dict):
-            merge(message, extra)
+            add_delta(message, extra)
     text = _text(parts)
     told = [(part, said) for part in parts if _tool_name(part) and (said := _result(part)) is not None]
     if not text and not told:

@@ -98,7 +98,7 @@ class Reading:
         async with self.reader.events() as events:
             async for event in events:
                 self.events.append(event)
-                self.places.append(self.reader.place)
+                self.places.append(self.reader.at)
                 if enough():
                     return
 

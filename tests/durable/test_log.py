@@ -81,7 +81,7 @@ async def test_nothing_comes_after_an_end() -> None:
     add(log, "x", Finish(), "y", Error(message="z"))
     assert log.is_closed
     assert said(landed(log)) == "x<finish>"
-    assert log.over.done(), "it ended, and whoever waits for that does not hear of it"
+    assert log.finished.done(), "it ended, and whoever waits for that does not hear of it"
     assert log.feed.ended
 
 
@@ -116,7 +116,7 @@ async def test_a_higher_epoch_means_that_it_is_anothers_now() -> None:
     log.next_batch()
     log.heard(Outcome.REFUSED, 1.0)
     assert log.saw(Place(2, 0)) is False
-    assert (log.lost, stopped, log.over.done()) == (True, [TAKEN_OVER], True), "its provider is asked on"
+    assert (log.lost, stopped, log.finished.done()) == (True, [TAKEN_OVER], True), "its provider is asked on"
     assert log.feed.failed is None, "its readers go on from the log, and are told that it failed"
     add(log, "y")
     assert log.next_batch() is None
@@ -198,7 +198,7 @@ async def test_its_readers_hear_at_once_and_the_log_ends_there() -> None:
     end = landed(log)
     assert (str(end.place), said(end)) == ("1-2", "<error>"), "it says what nobody may see, or leaves a gap"
     assert shown(log) == ["x", "<error>"]
-    assert log.over.done()
+    assert log.finished.done()
 
 
 async def test_an_end_that_is_on_its_way_stays_the_only_one() -> None:
@@ -206,7 +206,7 @@ async def test_an_end_that_is_on_its_way_stays_the_only_one() -> None:
     log.saw(Place(1, 2))
     assert log.next_batch() is None, "something was written after the end"
     assert shown(log) == ["x<finish>"]
-    assert log.over.done()
+    assert log.finished.done()
 
 
 async def test_an_end_that_nobody_may_see_gives_way() -> None:

@@ -55,7 +55,7 @@ class House(Replica):
         last = await self.patiently(lambda: self.logs.last("s"))
         if self.written is not None and last[0].place.epoch > self.written.epoch:
             self.written.lose(None)
-        if self.written is not None and self.written.over.done():
+        if self.written is not None and self.written.finished.done():
             self.feeds.over("s", self.written.feed)
             self.written = None
 

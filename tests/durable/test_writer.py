@@ -172,7 +172,7 @@ async def test_redis_away_for_too_long_ends_a_stream() -> None:
         await until(lambda: len(redis.sent) == 2, "its end is written once that is possible")
         await redis.answer()
         assert redis.sent[-1] == {"s": "<error>"}
-        assert log.over.done()
+        assert log.finished.done()
 
 
 async def test_while_redis_is_away_it_is_not_asked_without_a_pause() -> None:

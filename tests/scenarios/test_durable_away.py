@@ -30,7 +30,7 @@ async def test_a_stream_for_which_redis_is_away_too_long_ends_marked(redis: Redi
         (said,) = upstream.answers["away"]
         await until(lambda: said.cut, "the provider's call goes on, and nobody can ever see what it says")
         redis.start()
-        await until(lambda: log.over.done(), "the end does not come into the log when Redis is back")
+        await until(lambda: log.finished.done(), "the end does not come into the log when Redis is back")
         late = client.again()
 
         async def comes_back() -> str | None:
