@@ -25,7 +25,7 @@ DIED = "the replica that produced this stream died"
 
 
 class Recovery:
-    """One stream that was taken over. `production` is how it goes on; None where it ends here."""
+    """One stream that was taken over."""
 
     def __init__(self, logs: LogStore, pipeline: Pipeline, log: StreamLog, opening: Opening):
         self.log = log
@@ -35,17 +35,20 @@ class Recovery:
         self._transcript = Transcript()
 
     async def begin(self) -> Production | None:
-        """Writes down what comes of the stream, and returns what produces the rest of it. Raises StoreAway."""
-        about, production = self.log.about, None
-        readable = await self._read()
+        """Writes down what comes of the stream. What produces the rest; None where it ends here. Raises StoreAway."""
+        about, readable = self.log.about, await self._read()
         if readable and self._transcript.is_complete(about.choices) and not about.heading.several:
             await self._finished()
             return None
-        if readable and about.recovery != "fail" and self._opening.recoveries == 1 and not self._transcript.recovered:
-            production = await self._gone_on() if about.recovery == "continue" else await self._restarted()
-        if production is None:
-            await self._failed()
-        return production
+        first = self._opening.recoveries == 1 and not self._transcript.recovered  # what died once more is not mended
+        if readable and first and about.recovery != "fail" and (request := await self._request()) is not None:
+            if about.recovery == "restart":
+                return self._produced(request, Recovered(how="restarted", reason=DIED))
+            said = self._transcript.said  # only text can be gone on with, and not by every model
+            if said.is_text and await self._pipeline.goes_on(request):
+                return self._produced(request, Recovered(how="continued", reason=DIED), said.text())
+        await self._failed()
+        return None
 
     async def _read(self) -> bool:
         """Whether this version of Weir understands all that is in the log."""
@@ -66,19 +69,6 @@ class Recovery:
         """All of the answer was there, but for the word that it was all."""
         self.log.add(Finish(usage=self._transcript.usage))
         await self._end_turn("finish")
-
-    async def _restarted(self) -> Production | None:
-        request = await self._request()
-        if request is None:
-            return None
-        return self._produced(request, Recovered(how="restarted", reason=DIED))
-
-    async def _gone_on(self) -> Production | None:
-        """Only where all that was said is text, and somebody who serves the model takes it up where it ends."""
-        request = await self._request()
-        if request is None or not self._transcript.said.is_text or not await self._pipeline.goes_on(request):
-            return None
-        return self._produced(request, Recovered(how="continued", reason=DIED), self._transcript.said.text())
 
     async def _request(self) -> ChatRequest | None:
         """What is to be asked again; None if that is not possible, or too much is being asked again already."""
