@@ -72,7 +72,7 @@ class Recorder:
             self._raw, self._told = raw, set()
             chunk = self._chunk(raw, first=type(event) is Start)
         if isinstance(event, ToolInputDelta):
-            event = msgspec.structs.replace(event, extra=_beside_call(event, raw))
+            event = msgspec.structs.replace(event, extra=beside_call(event, raw))
         choice = None if isinstance(event, Usage) else self._choice(event, raw)
         return msgspec.structs.replace(event, raw=None, parts=1, choice=choice, chunk=chunk)
 
@@ -119,7 +119,7 @@ def _names_of(thought: ReasoningDelta, raw: bytes) -> tuple[str, ...]:
     return tuple(name for name in _THOUGHTS if delta.get(name))
 
 
-def _beside_call(event: ToolInputDelta, raw: bytes) -> dict[str, Any] | None:
+def beside_call(event: ToolInputDelta, raw: bytes) -> dict[str, Any] | None:
     """What else stood in the piece of a tool call, such as the signature that Gemini wants back."""
     calls = (choice_of(raw, event.index).get("delta") or {}).get("tool_calls") or ()
     # Some vendors number no calls, or all alike: those have ids.

@@ -9,6 +9,7 @@ from proxy.errors import Kind, ProviderError, Stopped, WeirError, redact
 from proxy.events import ENDS, Abort, Error, Event, Finish, Usage, commits
 from proxy.journey import Journey
 from proxy.request import ChatRequest
+from proxy.session.messages import told_to
 from proxy.tally import Outcome
 from proxy.upstream import Upstream
 
@@ -106,7 +107,10 @@ class Call:
             fields["weir_fallback"] = bool(self._journey.failures)  # another provider was asked first
         if request.user_id is not None and adapter.supports_feature("user_id"):
             fields.setdefault("user", request.user_id)  # other vendors are not told who our client's users are
-        return adapter.stream_chat(request.messages, request.tools, **fields)
+        messages = request.messages
+        if request.options.session_id is not None:
+            messages = told_to(self.upstream.id, messages)
+        return adapter.stream_chat(messages, request.tools, **fields)
 
     def _committed(self) -> None:
         self._first_token = time.monotonic() - self._began

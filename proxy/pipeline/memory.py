@@ -111,7 +111,7 @@ def _answer(source: Source, number: int, why: str) -> AnswerRecord:
     ended = SourceEnd(reason="abort", message=why)
     if source.end is not None and source.obeyed == number:
         ended = source_end(name, source.end)
-    said = source.answers[number].message()
+    said = source.answers[number].message(source.journey.provider)
     return AnswerRecord(
         provider=source.journey.provider,
         source=name,

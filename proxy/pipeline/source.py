@@ -36,7 +36,8 @@ class Source:
         self.request = request
         self.journey = journey
         self.obeyed = 0
-        self.answers = {0: Said()}
+        self._remembers = request.options.session_id is not None
+        self.answers = {0: self._nothing()}
         self._prefill = ""  # what a provider that died has said of the answer that another one is to go on with
         self._blanks = ""  # at its end, which the other one may say again
         if stream.resumed is not None and (said := stream.resumed.prefill):
@@ -159,12 +160,16 @@ class Source:
             self._go_on_from(self.said.text())
             self._marker = Recovered(how="continued", reason=broken.message)
         else:
-            self.answers[self.obeyed] = Said()
+            self.answers[self.obeyed] = self._nothing()
             self._marker = Recovered(how="restarted", reason=broken.message)
         self._stream.recovered = True
         self._routes = routes
         self.journey.failures.clear()
         return True
+
+    def _nothing(self) -> Said:
+        """What has been said, at the beginning."""
+        return Said(thoughts=self._remembers)
 
     def _go_on_from(self, said: str) -> None:
         """Some vendors refuse a last message that ends in blanks: those are kept from them."""
@@ -193,5 +198,5 @@ class Source:
             del self.answers[self.obeyed]
         self._marker = Steered(instruction=self._stream.instruction)
         self.obeyed = self._stream.steered
-        self.answers[self.obeyed] = Said()
+        self.answers[self.obeyed] = self._nothing()
         return True

@@ -6,6 +6,7 @@ from typing import Any
 
 from proxy.adapter import Messages
 
+SAID_BY = "said_by"  # of a kept message with more in it than OpenAI has: the id of the provider that said so
 MOST_INSTRUCTIONS = 32  # system messages of the past: the first, and the newest
 
 Message = dict[str, Any]
@@ -77,6 +78,28 @@ def _with_calls(message: Message, ids: set[str]) -> Messages:
     if calls:
         return [message if len(calls) == len(message["tool_calls"]) else {**rest, "tool_calls": calls}]
     return [rest] if rest.get("content") else []
+
+
+def told_to(provider_id: str, messages: Messages) -> Messages:
+    """`messages` for that provider. Thoughts and signatures of another one it would not understand, and may refuse."""
+    return [_told_to(provider_id, message) if SAID_BY in message else message for message in messages]
+
+
+def _told_to(provider_id: str, message: Message) -> Message:
+    if message[SAID_BY] == provider_id:
+        return {name: value for name, value in message.items() if name != SAID_BY}
+    told = {name: value for name, value in message.items() if name in ("role", "content")}
+    if isinstance(calls := message.get("tool_calls"), list):
+        told["tool_calls"] = [_of_openai(call) for call in calls if isinstance(call, dict)]
+    return told
+
+
+def _of_openai(call: Message) -> Message:
+    """The call as OpenAI has it."""
+    known = {name: value for name, value in call.items() if name in ("id", "type", "function")}
+    if isinstance(function := call.get("function"), dict):
+        known["function"] = {name: value for name, value in function.items() if name in ("name", "arguments")}
+    return known
 
 
 def instructions(messages: Sequence[Message]) -> list[int]:

@@ -7,7 +7,17 @@ import msgspec
 import pytest
 
 from proxy.errors import Kind, ProviderError, RequestError, StoreAway
-from proxy.events import Error, Event, Finish, SourceEnd, Start, TextDelta
+from proxy.events import (
+    Error,
+    Event,
+    Finish,
+    FinishStep,
+    ReasoningDelta,
+    SourceEnd,
+    Start,
+    TextDelta,
+    ToolInputDelta,
+)
 from proxy.journey import Journey
 from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.stream import Stream
@@ -72,6 +82,29 @@ async def test_a_client_that_sends_it_all_is_sent_on_as_it_came_and_only_what_is
     await ask(house.pipeline, *whole, history=False)
     assert adapter.calls[1][0] == whole
     assert history(await kept(house)) == [*whole, assistant("two")]
+
+
+async def test_thoughts_that_led_to_a_call_go_back_with_its_result_to_whom_they_are() -> None:
+    thinking: list[Event] = [
+        Start(),
+        ReasoningDelta(content="hm"),
+        ToolInputDelta(id="c", name="f", content="{}"),
+        FinishStep(reason="tool_calls"),
+        Finish(),
+    ]
+    one, two = scripted("one", thinking, says("done"), models=["m"]), scripted("two", says("done"), models=["n"])
+    house = House(one, two)
+    await ask(house.pipeline, user("first"))
+    result = {"role": "tool", "tool_call_id": "c", "content": "42"}
+    await ask(house.pipeline, result)
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"role": "assistant", "content": None, "tool_calls": [call]}
+    assert one.calls[1][0] == [user("first"), {**said, "reasoning_content": "hm"}, result]
+    request = asking(user("second"))
+    request.model = "n"
+    async with house.pipeline.answer(request, Stream(Journey("r2", "n"))) as events:
+        assert [event async for event in events]
+    assert two.calls[0][0] == [user("first"), said, result, assistant("done"), user("second")]
 
 
 async def test_the_turn_is_written_before_its_end_is_told() -> None:

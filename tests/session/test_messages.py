@@ -12,6 +12,7 @@ from proxy.session.messages import (
     instructions,
     paired,
     results_in,
+    told_to,
     up_to_the_call,
 )
 
@@ -126,3 +127,15 @@ def test_the_first_and_the_newest_instructions_are_kept() -> None:
     assert bounded([3, 5]) == [3, 5]
     many = list(range(100))
     assert bounded(many) == [0, *many[-MOST_INSTRUCTIONS + 1 :]]
+
+
+def test_what_a_provider_said_beside_its_calls_is_told_to_nobody_else() -> None:
+    plain = calls("a", text="I look.")
+    signed = {**plain["tool_calls"][0], "extra_content": {"signature": "s"}}
+    whole = {**plain, "tool_calls": [signed], "reasoning_content": "hm"}
+    told = [user(), {**whole, "said_by": "one"}, result("a")]
+    assert told_to("one", told) == [user(), whole, result("a")]
+    assert told_to("two", told) == [user(), plain, result("a")]
+    assert told_to("two", [{**says(), "said_by": "one"}]) == [says()], "its calls were left out"
+    for odd in ({"tool_calls": 5}, {"tool_calls": [5, {}, {"function": 5}]}):
+        assert told_to("two", [{**user(), **odd, "said_by": 5}])[0]["role"] == "user", "a client may send anything"
