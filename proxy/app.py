@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,6 +19,8 @@ from proxy.api.mount import Mount
 from proxy.api.responses import error_response
 from proxy.errors import WeirError
 from proxy.settings import Settings
+
+TOLD = ("x-request-id", "x-weir-attempts", "x-weir-provider", "x-weir-stream-id")  # headers that a page may read
 
 
 def create_app(settings: Settings | None = None, path: Path | None = None) -> FastAPI:
@@ -40,6 +44,9 @@ def create_app(settings: Settings | None = None, path: Path | None = None) -> Fa
     app.include_router(mount.router)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_middleware(Express, mount=mount)
+    if settings.origins:  # without them browsers send pages of elsewhere away
+        allowed: Any = {"allow_origins": settings.origins, "allow_methods": ["*"], "allow_headers": ["*"]}
+        app.add_middleware(CORSMiddleware, expose_headers=TOLD, **allowed)
     app.add_middleware(Envelope)
     return app
 
@@ -49,7 +56,7 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     told = {
-        404: f"there is no route {path}",
+        404: f"there is no route {path}; an SDK's base URL ends in /v1, and Weir speaks chat completions only",
         405: f"{request.method} is not possible on {path}",
     }.get(error.status_code, str(error.detail))
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")

@@ -131,16 +131,24 @@ class Stopped(WeirError):
 class ProviderError(WeirError):
     """One attempt at one provider failed.
 
-    `upstream_status` is the provider's HTTP status, where it gave one; `retry_after` is in seconds.
+    `upstream_status` is the provider's HTTP status, where it gave one; `retry_after` is in seconds; `code` and `param`
+    are the provider's own, where it names the client's mistake.
     """
 
     status = 502
     code = "provider_error"
 
     def __init__(
-        self, kind: Kind, message: str, *, upstream_status: int | None = None, retry_after: float | None = None
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        upstream_status: int | None = None,
+        retry_after: float | None = None,
+        code: str | None = None,
+        param: str | None = None,
     ):
-        super().__init__(message)
+        super().__init__(message, code=code, param=param)
         self.kind = kind
         self.upstream_status = upstream_status
         self.retry_after = retry_after
@@ -160,7 +168,8 @@ class NoAnswer(WeirError):
         kinds = {failure.kind for failure in failures.values()}
         if last.kind is Kind.REJECTED or kinds == {Kind.MISSING}:
             self.message = last.message  # the client's own mistake, in the provider's words
-            self.status, self.code = last.upstream_status or 400, "provider_rejected"
+            self.status, self.param = last.upstream_status or 400, last.param
+            self.code = last.code if last.code != ProviderError.code else "provider_rejected"
         elif kinds == {Kind.RATE_LIMIT}:
             self.status, self.code = 429, "rate_limited"
         elif kinds == {Kind.TIMEOUT}:

@@ -22,7 +22,7 @@ class Settings(BaseModel):
     redis_prefix: str = "weir:"
     admin_key: SecretStr | None = None
     api_keys: list[SecretStr] = []
-    origins: list[str] = []  # of pages that may open a WebSocket, beside those served from where Weir is; `*` is all
+    origins: list[str] = []  # of pages that may use Weir, beside those served from where it is; `*` is all
     max_body: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
     keep_alive: Annotated[float, Field(gt=0, le=3600)] = 15.0  # silence on a stream before a comment is sent
     status_wait: _Seconds = 10.0  # how long the status line waits for the first event

@@ -1,16 +1,19 @@
 """An application has a proxy of its own, for as long as its lifespan runs."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from proxy.app import create_app
 from proxy.errors import ConfigError
 from proxy.settings import Settings
-from tests.server import serving
+from proxy.testing import ScriptedUpstream, text
+from tests.server import chat, provider, serving
 
 pytestmark = pytest.mark.anyio
 
+KEYS: dict[str, Any] = {"api_keys": "client-key-1", "admin_key": "admin-key-1"}
 FILE = "providers: [{provider_id: one, provider_type: openai, model_name: m, api_key: k}]"
 
 
@@ -50,6 +53,34 @@ async def test_a_wrong_environment_or_file_stops_the_start(monkeypatch: pytest.M
     monkeypatch.setenv("WEIR_KEEP_ALIVE", "soon")
     with pytest.raises(ConfigError, match="WEIR_KEEP_ALIVE"):
         create_app()
+
+
+PAGE = "https://chat.example"
+
+
+async def test_a_page_of_a_named_origin_may_ask_and_read_the_answer() -> None:
+    """A browser asks first whether it may: as OpenAI's SDK for Node does with `dangerouslyAllowBrowser`."""
+    asked = {"access_control_request_method": "POST", "access_control_request_headers": "authorization,content-type"}
+    async with ScriptedUpstream(text("hi")) as upstream, serving(origins=PAGE, **KEYS) as server:
+        await server.ask("POST", "/providers", provider(upstream.url), authorization="Bearer admin-key-1")
+        may = await server.ask("OPTIONS", "/v1/chat/completions", origin=PAGE, **asked)
+        assert (may.status, may.headers["access-control-allow-origin"]) == (200, PAGE)
+        assert may.headers["access-control-allow-headers"] == "authorization,content-type"
+        key = {"authorization": "Bearer client-key-1"}
+        got = await server.ask("POST", "/v1/chat/completions", chat(), origin=PAGE, **key)
+        assert (got.status, got.headers["access-control-allow-origin"]) == (200, PAGE)
+        refused = await server.ask("POST", "/v1/chat/completions", chat(), origin=PAGE)
+        assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, PAGE), "a page cannot read why"
+
+
+@pytest.mark.parametrize("origins", ["", PAGE])
+async def test_other_pages_may_not(origins: str) -> None:
+    async with serving(origins=origins, **KEYS) as server:
+        asked = {"origin": "https://evil.example", "access_control_request_method": "POST"}
+        for method in ("OPTIONS", "POST"):
+            got = await server.ask(method, "/v1/chat/completions", **asked)
+            assert got.status >= 400
+            assert "access-control-allow-origin" not in got.headers
 
 
 def test_every_route_is_in_the_schema() -> None:

@@ -123,6 +123,14 @@ def test_a_clients_own_mistake_is_told_in_the_providers_words() -> None:
     assert NoAnswer({"a": failed(Kind.REJECTED, 400)}).message == "it said rejected"
 
 
+def test_and_under_the_name_that_it_has_there() -> None:
+    """Clients shorten a conversation, or fall back, where they find `context_length_exceeded`."""
+    named = ProviderError(Kind.REJECTED, "too long", code="context_length_exceeded", param="messages")
+    error = NoAnswer({"a": failed(Kind.SERVER, 500), "b": named})
+    assert (error.code, error.param) == ("context_length_exceeded", "messages")
+    assert NoAnswer({"b": named, "c": failed(Kind.SERVER, 500)}).code == "all_providers_failed"
+
+
 @pytest.mark.parametrize(
     ("waits", "header"), [([None, None], None), ([None, 7.0], "7"), ([9.0, 7.0], "7"), ([0.2], "1"), ([2.4], "3")]
 )

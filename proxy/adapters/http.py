@@ -1,6 +1,7 @@
 """One request to a provider, over the session that all share, and what it says where it refuses."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,10 +66,9 @@ def refusal(response: aiohttp.ClientResponse, body: str, config: ProviderConfig)
     if status < 400:
         message = f"answered {status} {response.content_type} instead of an event stream: {said}"
         return ProviderError(Kind.GARBLED, message, upstream_status=status)
-    wait = retry_after(response.headers)
-    return ProviderError(
-        Kind.of_status(status), said or response.reason or "", upstream_status=status, retry_after=wait
-    )
+    kind, said, wait = Kind.of_status(status), said or response.reason or "", retry_after(response.headers)
+    named = {name: redact(value, config.secrets()) for name, value in error_names(body).items()}
+    return ProviderError(kind, said, upstream_status=status, retry_after=wait, **named)
 
 
 def error_message(text: str) -> str:
@@ -82,6 +82,20 @@ def error_message(text: str) -> str:
     while isinstance(body, dict):
         body = next((body[name] for name in ("error", "message", "Message", "detail") if body.get(name)), "")
     return body if isinstance(body, str) else text.strip()
+
+
+def error_names(text: str) -> dict[str, str]:
+    """The `code` and the `param` of an error body: by these, clients decide what to do next."""
+    with contextlib.suppress(msgspec.MsgspecError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        error = msgspec.json.decode(text)["error"]
+        return names(error.get("code"), error.get("param"))
+    return {}
+
+
+def names(code: Any, param: Any) -> dict[str, str]:
+    """Those that are names; many a vendor repeats its status as the code."""
+    given = {"code": code, "param": param}
+    return {name: it for name, it in given.items() if isinstance(it, str) and it and not it.isdigit()}
 
 
 async def rest_of(response: aiohttp.ClientResponse) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import httpx
 
-from proxy.adapters.http import error_message
+from proxy.adapters.http import error_message, names
 from proxy.errors import Kind, ProviderError, redact
 from proxy.provider import ProviderConfig
 from proxy.retry_after import retry_after
@@ -24,6 +24,7 @@ def failure(error: Exception, config: ProviderConfig, asked: bool, started: bool
         # LiteLLM stumbles over a body of the wrong shape, and reports a server error for a server nobody has asked.
         said = f"the request cannot be translated for {config.provider_type}: {said}"
         return ProviderError(Kind.REJECTED, said, upstream_status=400)
+    named = next(filter(None, (names(getattr(it, "code", None), getattr(it, "param", None)) for it in causes)), {})
     kind = _kind(causes, started) or (Kind.of_status(status) if status else Kind.SERVER)
     response = getattr(error, "response", None)
     headers = getattr(response, "headers", None) or getattr(error, "litellm_response_headers", None)
@@ -33,6 +34,7 @@ def failure(error: Exception, config: ProviderConfig, asked: bool, started: bool
         # LiteLLM makes up a status for what has none: a broken connection, an error in the middle of a stream.
         upstream_status=None if started or kind in (Kind.CONNECT, Kind.TIMEOUT) else status,
         retry_after=retry_after(headers) if headers else None,
+        **{name: redact(value, config.secrets()) for name, value in named.items()},
     )
 
 

@@ -29,6 +29,16 @@ _OPENAI = _names("""
 # notes of its own), and whether and how an answer is streamed is between the client and Weir.
 _NOT_FOR_VENDORS = _names("metadata stream stream_options")
 
+# What is so anyway. Some clients (LangChain.js 0.3) say it in every request, also to vendors without the parameter.
+_NEUTRAL: Mapping[str, Any] = {
+    "frequency_penalty": 0,
+    "logit_bias": {},
+    "logprobs": False,
+    "n": 1,
+    "presence_penalty": 0,
+    "store": False,
+}
+
 _ANY_VENDOR = _names("thinking top_k")
 _CLAUDE = _names("cache_control container context_management mcp_servers output_config output_format speed")
 _GEMINI = _names("""
@@ -81,9 +91,8 @@ def parameters(provider_type: str) -> frozenset[str]:
 def pick(fields: Mapping[str, Any], provider_type: str, drop: bool) -> dict[str, Any]:
     """The fields to pass on. One that is not listed raises ProviderError (rejected), or with `drop` is left out."""
     known = parameters(provider_type)
-    picked = {name: value for name, value in fields.items() if value is not None and name not in _NOT_FOR_VENDORS}
-    if picked.get("store") is False:
-        del picked["store"]  # nobody else stores answers
+    told = {name: value for name, value in fields.items() if value is not None and value != _NEUTRAL.get(name)}
+    picked = {name: value for name, value in told.items() if name not in _NOT_FOR_VENDORS}
     for name in sorted(picked.keys() - known):
         if not drop:
             said = f"{name!r} is not a parameter of chat completions with {provider_type}"

@@ -67,7 +67,8 @@ def key_of(connection: HTTPConnection) -> str | None:
     """The key that came with the request, whether or not it is a right one."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else ""
-    return bearer or connection.headers.get("x-api-key") or _offered(connection)
+    named = connection.headers.get("x-api-key") or connection.headers.get("api-key")  # the latter is Azure's
+    return bearer or named or _offered(connection)
 
 
 def _offered(connection: HTTPConnection) -> str | None:

@@ -41,6 +41,7 @@ class Fold:
             message = {"content": None, **choice["message"]}
             for call in message.get("tool_calls") or ():
                 call.pop("index", None)
+                call["type"] = call.get("type") or "function"  # Mistral and Azure AI Foundry leave it out of a stream
             if message.get("tool_calls"):
                 message["content"] = message["content"] or None
             choice["message"] = {**message, "role": message.get("role") or "assistant"}

@@ -78,8 +78,14 @@ async def test_a_refusal_is_named_and_asked_for_once(
     assert (error.kind, error.upstream_status, error.retry_after) == (kind, status, wait)
     assert said in error.message
     assert "litellm" not in error.message.lower()
+    assert error.code == "provider_error", "a status, or a kind of error, is not the name of a mistake"
     assert KEY not in f"{error!r} {error.__cause__!r}", "an error must never tell the key"
     assert len(world.vendors[name].requests) == 1, "retries are Weir's to decide"
+
+
+async def test_a_refusal_keeps_the_name_that_the_vendor_gives_it(world: World) -> None:
+    _, error = await failing((await world.adapter("azure", "filtered")).stream_chat(HI))
+    assert (error.kind, error.code) == (Kind.REJECTED, "content_filter")
 
 
 async def test_a_wrong_key_is_the_operators_fault_even_as_a_400(world: World) -> None:

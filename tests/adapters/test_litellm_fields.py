@@ -98,6 +98,14 @@ async def test_an_unsupported_parameter_is_refused_or_dropped(
         assert not world.vendors["anthropic"].requests
 
 
+async def test_what_is_so_anyway_is_refused_by_nobody(world: World) -> None:
+    """LangChain.js 0.3 says some of it in every request."""
+    neutral = {"frequency_penalty": 0, "presence_penalty": 0.0, "n": 1, "logit_bias": {}, "logprobs": False}
+    body = await world.body("anthropic", HI, **neutral, store=False, temperature=0)
+    assert not {*neutral, "store"} & body.keys()
+    assert body["temperature"] == 0, "this is somebody's wish"
+
+
 async def test_a_refusal_names_the_parameter_in_one_line(world: World) -> None:
     _, error = await failing((await world.adapter("anthropic")).stream_chat(HI, seed=1))
     assert error.message == "anthropic does not support parameters: ['seed']"

@@ -1,6 +1,7 @@
 """The relay, over real HTTP: what is asked, what comes back byte for byte, and what every fault is called."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -358,6 +359,25 @@ async def test_a_refusal_is_told_in_the_providers_words(
 ) -> None:
     error = await failure([Answer(404, {"content-type": "application/json"}), body.encode()], session)
     assert (error.kind, error.upstream_status, error.message) == (Kind.MISSING, 404, message)
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "param"),
+    [
+        ({"code": "context_length_exceeded", "param": "messages"}, "context_length_exceeded", "messages"),
+        ({"code": "content_filter", "param": None}, "content_filter", None),
+        ({"code": "400", "param": ""}, "provider_error", None),
+        ({"code": 400}, "provider_error", None),
+        ({"code": f"no_{KEY}"}, "no_[redacted]", None),
+        ("no", "provider_error", None),
+    ],
+)
+async def test_a_refusal_keeps_the_names_that_the_provider_gives_it(
+    said: Any, code: str, param: str | None, session: aiohttp.ClientSession
+) -> None:
+    """Whether its status repeats itself as the code, or there is none, is of no use to anybody."""
+    error = await failure([Answer(400, {}), json.dumps({"error": said}).encode()], session)
+    assert (error.code, error.param) == (code, param)
 
 
 async def test_a_refusal_may_come_in_pieces(session: aiohttp.ClientSession) -> None:

@@ -41,6 +41,7 @@ def refusal(settings: Settings, route: str, **headers: str) -> tuple[int, str] |
         ("client", {"authorization": "bearer  client-key-2 "}),
         ("client", {"x-api-key": "client-key-2"}),
         ("client", {"authorization": "Basic abc", "x-api-key": "client-key-1"}),
+        ("client", {"api-key": "client-key-1"}),
         ("admin", {"authorization": "Bearer admin-key-1"}),
         ("admin", {"x-api-key": "admin-key-1"}),
     ],

@@ -28,6 +28,15 @@ async def test_an_unknown_route_is_a_404(path: str, server: Server) -> None:
     assert error["message"].startswith("there is no route /")
 
 
+async def test_an_sdk_that_asks_elsewhere_is_told_where_to_ask(server: Server) -> None:
+    """The base URL of another proxy, or an API that Weir does not speak."""
+    async with server.openai() as client:
+        with pytest.raises(openai.NotFoundError, match="base URL ends in /v1"):
+            await client.with_options(base_url=server.url).models.retrieve("m")
+        with pytest.raises(openai.NotFoundError, match="chat completions only"):
+            await client.responses.create(model="m", input="hi")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [

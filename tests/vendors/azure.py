@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from tests.vendors.fake import KEY, Answer, FakeVendor, Json, Request
 
 _REFUSED = {"error": {"code": "429", "message": "Requests have exceeded the rate limit of your tier"}}
+_FILTERED = {"error": {"code": "content_filter", "param": "prompt", "message": "The response was filtered"}}
 
 
 def _chunk(index: int = 0, reason: str | None = None, **delta: str) -> Json:
@@ -27,6 +28,7 @@ ANSWERS: Mapping[str, Answer] = {
     "reset": Answer(_BEGUN, ending="reset"),
     "hang": Answer(_BEGUN, ending="hang"),
     "rate_limit": Answer(status=429, error=_REFUSED, headers={"retry-after-ms": "1500", "retry-after": "2"}),
+    "filtered": Answer(status=400, error=_FILTERED),
     "server_error": Answer(status=500, error={"error": {"code": "500", "message": "Internal server error"}}),
 }
 

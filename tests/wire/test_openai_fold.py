@@ -131,6 +131,29 @@ def test_a_message_has_the_shape_of_a_message() -> None:
     assert message(chunk({"role": "assistant", "content": ""})) == {"role": "assistant", "content": ""}
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"id": "", "type": "function", "function": {"arguments": "1}"}},  # DashScope
+        {"type": "function", "function": {"name": "", "arguments": "1}"}},  # LM Studio, SiliconFlow
+        {"type": "", "function": {"arguments": "1}"}},  # Novita
+        {"id": None, "type": None, "function": {"name": None, "arguments": "1}"}},
+        {**CALL, "function": {"name": "f", "arguments": "1}"}},
+    ],
+)
+def test_a_tool_call_keeps_what_its_first_piece_said(more: dict[str, Any]) -> None:
+    first = {**CALL, "function": {"name": "f", "arguments": '{"a":'}}
+    (call,) = message(chunk({"tool_calls": [first]}), chunk({"tool_calls": [{"index": 0, **more}]}))["tool_calls"]
+    assert call == {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+
+
+@pytest.mark.parametrize("type", [{}, {"type": None}, {"type": ""}])
+def test_a_tool_call_without_a_type_is_a_functions(type: dict[str, Any]) -> None:
+    untyped = {name: value for name, value in CALL.items() if name != "type"} | type
+    (call,) = message(chunk({"tool_calls": [untyped]}))["tool_calls"]
+    assert call["type"] == "function"
+
+
 def test_tool_calls_of_one_chunk_and_without_an_index_are_all_kept() -> None:
     second = {"id": "d", "type": "function", "function": {"name": "g", "arguments": "{}"}}
     calls = message(chunk({"tool_calls": [CALL, {**second, "index": 1}]}), chunk({"tool_calls": [second]}))[
