@@ -168,6 +168,9 @@ class VendorReader:
         self._usage = chunk.get("usage") or self._usage
 
 
+_RUN_BY_ANTHROPIC = "srvtoolu_"  # how the ids of such calls begin
+
+
 class _Choice:
     """One choice: what of it must be remembered until it ends."""
 
@@ -175,6 +178,7 @@ class _Choice:
         self._index = index
         self._thought = ""
         self._called = False
+        self._theirs: set[int] = set()  # slots of tools that the vendor runs by itself
         self.ended = False
 
     def read(self, choice: Any, events: list[Event]) -> None:
@@ -193,12 +197,16 @@ class _Choice:
 
     def calls(self, calls: Any, events: list[Event]) -> None:
         for call in calls:
+            function, slot, id = _get(call, "function"), _get(call, "index") or 0, _get(call, "id")
+            if id is not None and id.startswith(_RUN_BY_ANTHROPIC):
+                self._theirs.add(slot)
+            if slot in self._theirs:
+                continue  # a client would take it for its own to run, and send it back without a result
             self._called = True
-            function = _get(call, "function")
             event = ToolInputDelta(
                 index=self._index,
-                slot=_get(call, "index") or 0,
-                id=_get(call, "id"),
+                slot=slot - sum(theirs < slot for theirs in self._theirs),
+                id=id,
                 name=_get(function, "name"),
                 content=_get(function, "arguments") or "",
             )

@@ -78,6 +78,16 @@ async def test_parallel_tool_calls_keep_their_slots(world: World, name: str) -> 
     assert FinishStep(reason="tool_calls") in events
 
 
+async def test_a_tool_that_anthropic_runs_is_not_the_clients_to_run(world: World) -> None:
+    events = await play((await world.adapter("anthropic", "search")).stream_chat(HI, web_search_options={}))
+    assert text_of(events) == "It rains."
+    assert not calls_of(events), "the client has no such tool, and Anthropic refuses a call without its result"
+    assert FinishStep(reason="stop") in events
+    events = await play((await world.adapter("anthropic", "search_and_tool")).stream_chat(HI, tools=[WEATHER]))
+    assert calls_of(events) == {0: ("get_weather", '{"city": "Paris"}')}, "SDKs count on slots from 0 on"
+    assert FinishStep(reason="tool_calls") in events
+
+
 async def test_thoughts_bring_what_anthropic_must_get_back(world: World) -> None:
     events = await play((await world.adapter("anthropic", "thinking")).stream_chat(HI))
     thoughts = [event for event in events if isinstance(event, ReasoningDelta)]

@@ -84,6 +84,24 @@ ANSWERS: Mapping[str, Answer] = {
             *_end("end_turn"),
         ]
     ),
+    "search": Answer(
+        [
+            *_begin(),
+            *_tool(0, "srvtoolu_01S", "web_search", '{"query": "Paris"}'),
+            *_block(1, {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_01S", "content": []}),
+            *_text(2, "It rains."),
+            *_end("end_turn"),
+        ]
+    ),
+    "search_and_tool": Answer(
+        [
+            *_begin(),
+            *_tool(0, "srvtoolu_01S", "web_search", '{"query": "Paris"}'),
+            *_block(1, {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_01S", "content": []}),
+            *_tool(2, "toolu_01A", "get_weather", '{"city": "Paris"}'),
+            *_end("tool_use"),
+        ]
+    ),
     "cut": Answer(_BEGUN),
     "cut_after_tool": Answer([*_begin(), *_tool(0, "toolu_01A", "get_weather", '{"city": ')]),
     "reset": Answer(_BEGUN, ending="reset"),
