@@ -82,7 +82,9 @@ class LiteLLMAdapter(BaseProviderAdapter):
         except ProviderError:
             raise
         except Exception as error:
-            raise call.failure or failure(error, self.config, call.asked, chunks.started) from None
+            raise call.failure or failure(
+                error, self.config, call.asked, chunks.started, self._lacks_nothing()
+            ) from None
         finally:
             call.close()
         for event in chunks.finish():
@@ -159,6 +161,10 @@ class LiteLLMAdapter(BaseProviderAdapter):
         if self.config.base_url and self.config.provider_type not in AMBIENT:
             return "none"  # or LiteLLM would send a key it finds in the environment to wherever base_url points
         return None
+
+    def _lacks_nothing(self) -> bool:
+        """There is a key, and the vendor needs no more: what fails before it is asked is the request."""
+        return self.config.provider_type in _TRANSLATIONS and self._key() is not None
 
     def _headers(self) -> dict[str, str]:
         return {name: value.get_secret_value() for name, value in self.config.headers.items()}

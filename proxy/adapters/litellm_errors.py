@@ -15,12 +15,15 @@ from proxy.provider import ProviderConfig
 from proxy.retry_after import retry_after
 
 
-def failure(error: Exception, config: ProviderConfig, asked: bool, started: bool) -> ProviderError:
-    """`error` as a ProviderError. `asked`: the vendor may have got the request; `started`: it began to answer."""
+def failure(error: Exception, config: ProviderConfig, asked: bool, started: bool, ready: bool) -> ProviderError:
+    """`error` as a ProviderError. `asked`: the vendor may have got the request; `started`: it began to answer;
+    `ready`: all that is the operator's was there to ask it.
+    """
     status = getattr(error, "status_code", None)
     status = status if isinstance(status, int) and 400 <= status < 600 else None
     causes, said = list(_causes(error)), redact(_message(error), config.secrets())
-    if isinstance(causes[-1], TypeError | KeyError | AttributeError | IndexError) and not asked and not started:
+    stumbled = isinstance(causes[-1], TypeError | KeyError | AttributeError | IndexError)
+    if (stumbled or (ready and (status or 500) >= 500)) and not asked and not started:
         # LiteLLM stumbles over a body of the wrong shape, and reports a server error for a server nobody has asked.
         said = f"the request cannot be translated for {config.provider_type}: {said}"
         return ProviderError(Kind.REJECTED, said, upstream_status=400)

@@ -117,3 +117,23 @@ async def test_a_message_of_the_wrong_shape_is_the_clients_fault(world: World, c
     _, error = await failing((await world.adapter("anthropic")).stream_chat([{"role": "user", "content": content}]))
     assert (error.kind, error.upstream_status) == (Kind.REJECTED, 400)
     assert "Traceback" not in error.message
+
+
+CUT_SHORT = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Par'}}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [*HI, {"role": "assistant", "tool_calls": [CUT_SHORT]}, {"role": "tool", "tool_call_id": "c1", "content": ""}],
+        [*HI, {"role": "tool", "tool_call_id": "c1", "content": "sunny"}],
+        [{"role": "critic", "content": "Hi"}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/svg+xml;utf8,<svg/>"}}]}],
+    ],
+    ids=["arguments cut short", "result without call", "role", "image"],
+)
+async def test_what_cannot_be_translated_is_the_clients_fault(world: World, messages: Any) -> None:
+    """A few such requests would otherwise leave Gemini out for everybody."""
+    _, error = await failing((await world.adapter("gemini")).stream_chat(messages))
+    assert (error.kind, error.upstream_status) == (Kind.REJECTED, 400)
+    assert not world.vendors["gemini"].requests
