@@ -151,6 +151,9 @@ class LiteLLMAdapter(BaseProviderAdapter):
             "shared_session": self.session,
             "client": self._client(call),
         }
+        if self._by_sdk():  # or where a vendor's list lacks it, `max_retries` is not heeded, and each is asked thrice
+            allowed = self.config.params.get("allowed_openai_params") or []
+            how["allowed_openai_params"] = [*allowed, "max_retries"]
         # Its MCP gateway would run tools itself, and needs a package we do not have to find out that it need not.
         never = {"num_retries": 0, "max_retries": 0, "_skip_mcp_handler": True}
         return {name: value for name, value in how.items() if value} | never
@@ -169,9 +172,15 @@ class LiteLLMAdapter(BaseProviderAdapter):
     def _headers(self) -> dict[str, str]:
         return {name: value.get_secret_value() for name, value in self.config.headers.items()}
 
+    def _by_sdk(self) -> bool:
+        """Whether OpenAI's SDK is in between. LiteLLM has such vendors in a list, and some in a file."""
+        listed = THROUGH_OPENAI_SDK | set(self._litellm.openai_compatible_providers)
+        registry = importlib.import_module("litellm.llms.openai_like.json_loader").JSONProviderRegistry
+        return self.config.provider_type in listed or registry.exists(self.config.provider_type)
+
     def _client(self, call: UpstreamCall) -> Any:
         """LiteLLM's HTTP client over `call`; None where OpenAI's SDK is in between, and brings its own."""
-        if self.config.provider_type in THROUGH_OPENAI_SDK | set(self._litellm.openai_compatible_providers):
+        if self._by_sdk():
             return None
         client = self._litellm.AsyncHTTPHandler(transport=call, follow_redirects=False)
         client.client = client.client  # says that it is ours: a finalizer would otherwise start a task to close it

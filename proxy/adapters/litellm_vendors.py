@@ -71,7 +71,7 @@ _VENDORS: Mapping[str, frozenset[str]] = {
 NOT_VENDORS = _names("""
     auto_router chatgpt custom dotprompt github_copilot humanloop langfuse litellm_agent petals vllm
 """)
-# LiteLLM calls these through OpenAI's SDK, which brings its own HTTP client (see also `openai_compatible_providers`).
+# LiteLLM calls these, too, through OpenAI's SDK, which brings its own HTTP client (`LiteLLMAdapter._by_sdk`).
 THROUGH_OPENAI_SDK = _names("""
     aiohttp_openai azure azure_text clarifai custom_openai openai text-completion-inception text-completion-openai
     volcengine

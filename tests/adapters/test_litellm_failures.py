@@ -66,6 +66,8 @@ REFUSALS: list[tuple[str, str, Kind, int, float | None, str]] = [
     ("bedrock", "rate_limit", Kind.RATE_LIMIT, 429, None, "Too many requests, please wait before trying again"),
     ("azure", "rate_limit", Kind.RATE_LIMIT, 429, 1.5, "Requests have exceeded the rate limit of your tier"),
     ("azure", "server_error", Kind.SERVER, 500, None, "Internal server error"),
+    ("deepinfra", "rate_limit", Kind.RATE_LIMIT, 429, 1.5, "Requests have exceeded the rate limit of your tier"),
+    ("scaleway", "server_error", Kind.SERVER, 500, None, "Internal server error"),
 ]
 
 

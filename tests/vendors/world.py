@@ -13,6 +13,7 @@ from proxy.provider import ProviderConfig
 from tests.vendors.anthropic import FakeAnthropic
 from tests.vendors.azure import FakeAzure
 from tests.vendors.bedrock import FakeBedrock
+from tests.vendors.compatible import FakeCompatible
 from tests.vendors.fake import KEY, FakeVendor
 from tests.vendors.gemini import FakeGemini
 
@@ -21,6 +22,8 @@ CONFIGS: dict[str, Any] = {
     "anthropic": {"model_name": "claude-sonnet-4-5", "api_key": KEY},
     "gemini": {"model_name": "gemini-2.5-flash", "api_key": KEY},
     "azure": {"model_name": "gpt-4o", "api_key": KEY, "params": {"api_version": "2024-10-21"}},
+    "deepinfra": {"model_name": "llama", "api_key": KEY},  # LiteLLM's list of its parameters lacks `max_retries`
+    "scaleway": {"model_name": "llama", "api_key": KEY},  # one of those that stand in LiteLLM's file
     "bedrock": {
         "model_name": "anthropic.claude-3-haiku-20240307-v1:0",
         "params": {"aws_region_name": "us-east-1", "aws_access_key_id": "AKIAFAKE", "aws_secret_access_key": "s3cr3t"},
@@ -30,6 +33,8 @@ FAKES: dict[str, Callable[[], FakeVendor]] = {
     "anthropic": FakeAnthropic,
     "gemini": FakeGemini,
     "azure": FakeAzure,
+    "deepinfra": FakeCompatible,
+    "scaleway": FakeCompatible,
     "bedrock": FakeBedrock,
 }
 
