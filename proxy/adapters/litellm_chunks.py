@@ -12,7 +12,7 @@ import msgspec
 
 from proxy.adapters.openai_chunks import usage_of
 from proxy.errors import Kind, ProviderError
-from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage
+from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage, Vendor
 
 
 async def vendor_chunks(stream: Any) -> AsyncIterator[Any]:
@@ -100,12 +100,18 @@ class TranslatedReader:
             raise ProviderError(Kind.GARBLED, f"sent a chunk that cannot be read: {said}") from None
 
 
+_PARTS = ("refusal", "audio", "images", "function_call")  # of an answer, for which there is no event
+_REMARKS = ("annotations",)
+_SOURCES = ("citations", "search_results")  # of the whole answer; Perplexity says them again in every chunk
+
+
 class VendorReader:
     """Reads the chunks of one stream, in order, and knows whether the stream is complete."""
 
     def __init__(self, model: str):
         self._model = model
         self._usage: Any = None
+        self._sources: dict[str, Any] = {}
         self._parsed = False
         self._choices: dict[int, _Choice] = {}
 
@@ -116,8 +122,11 @@ class VendorReader:
             self._read_dict(chunk, events)
             return events
         self._parsed = True
-        for choice in chunk.choices:
+        for choice in chunk.choices or ():
             self._begin(choice.index, chunk, events).read(choice, events)
+        if self._choices and (sources := _named(chunk, _SOURCES)) and sources != self._sources:
+            self._sources = sources
+            events.append(Vendor(choice={}, chunk=sources))
         if (usage := getattr(chunk, "usage", None)) is not None:
             self._usage = usage
         return events
@@ -184,12 +193,18 @@ class _Choice:
     def read(self, choice: Any, events: list[Event]) -> None:
         if choice.delta is not None:
             self.hear(choice.delta, events)
+        if logprobs := _named(choice, ("logprobs",)):
+            events.append(Vendor(index=self._index, choice=logprobs))
         self.end(choice.finish_reason, events)
 
     def hear(self, delta: Any, events: list[Event]) -> None:
         self._think(delta, events)
         self.text(delta.content, events)
         self.calls(delta.tool_calls or (), events)
+        if type(delta) is not Piece:
+            parts, remarks = _named(delta, _PARTS), _named(delta, _REMARKS)
+            if parts or remarks:
+                events.append(Vendor(index=self._index, answer=bool(parts), choice={"delta": parts | remarks}))
 
     def text(self, text: str | None, events: list[Event]) -> None:
         if text:
@@ -220,7 +235,7 @@ class _Choice:
             events.append(FinishStep(index=self._index, reason=reason))
 
     def _think(self, delta: Any, events: list[Event]) -> None:
-        thought = getattr(delta, "reasoning_content", None) or ""
+        thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or ""
         self._thought += thought
         extra = self._proof(delta)
         if thought or extra:
@@ -238,13 +253,23 @@ class _Choice:
         extra: dict[str, Any] = {"thinking_blocks": blocks} if blocks else {}
         fields = getattr(delta, "provider_specific_fields", None) or {}
         if signatures := fields.get("thought_signatures"):
-            extra["thought_signatures"] = signatures
+            extra["provider_specific_fields"] = {"thought_signatures": signatures}  # where LiteLLM looks for them
         return extra or None
 
 
 def _get(thing: Any, name: str) -> Any:
     """LiteLLM's parsers use dicts and objects for the same thing."""
     return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
+
+
+def _named(thing: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """What it has of these, as JSON has it."""
+    found = {name: said for name in names if (said := getattr(thing, name, None))}
+    return msgspec.to_builtins(found, enc_hook=_dumped) if found else found
+
+
+def _dumped(model: Any) -> Any:
+    return model.model_dump(mode="json", exclude_none=True)
 
 
 def _usage(usage: Any) -> Usage:

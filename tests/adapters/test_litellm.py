@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxy.errors import ConfigError, ProviderError
-from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage
+from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage, Vendor
 from tests.vendors.fake import KEY
 from tests.vendors.world import FAKES, HI, World, play, text_of
 
@@ -108,7 +108,47 @@ async def test_thoughts_bring_what_gemini_must_get_back(world: World) -> None:
     events = await play((await world.adapter("gemini", "thinking")).stream_chat(HI))
     thoughts = [event for event in events if isinstance(event, ReasoningDelta)]
     assert "".join(thought.content for thought in thoughts) == "Two and two make four."
-    assert [thought.extra for thought in thoughts if thought.extra] == [{"thought_signatures": ["c2lnbmF0dXJl"]}]
+    kept = [thought.extra for thought in thoughts if thought.extra]
+    assert kept == [{"provider_specific_fields": {"thought_signatures": ["c2lnbmF0dXJl"]}}]
+    world.vendors["gemini"].requests.clear()
+    answered = {"role": "assistant", "content": "4", **kept[0]}
+    body = await world.body("gemini", [*HI, answered, {"role": "user", "content": "Why?"}])
+    assert body["contents"][1]["parts"] == [{"text": "4", "thoughtSignature": "c2lnbmF0dXJl"}]
+
+
+PICTURE = {"image_url": {"url": "data:image/png;base64,AAAA", "detail": "auto"}, "index": 0, "type": "image_url"}
+PLACE = {"start_index": 0, "end_index": 5, "url": "https://rain.example", "title": "Rain"}
+ODDS = {"content": [{"token": "Hi", "logprob": -0.5, "top_logprobs": []}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "scenario", "choice", "chunk", "is_answer"),
+    [
+        ("gemini", "picture", {"delta": {"images": [PICTURE]}}, None, True),
+        (
+            "gemini",
+            "sources",
+            {"delta": {"annotations": [{"type": "url_citation", "url_citation": PLACE}]}},
+            None,
+            False,
+        ),
+        ("gemini", "odds", {"logprobs": ODDS}, None, False),
+        ("azure", "refused", {"delta": {"refusal": "I can't."}}, None, True),
+        ("azure", "sources", {}, {"citations": ["https://a"]}, False),
+    ],
+)
+async def test_what_stands_beside_the_text_is_kept(
+    world: World, name: str, scenario: str, choice: Any, chunk: Any, is_answer: bool
+) -> None:
+    events = await play((await world.adapter(name, scenario)).stream_chat(HI))
+    assert [event for event in events if isinstance(event, Vendor)] == [
+        Vendor(choice=choice, chunk=chunk, answer=is_answer)
+    ]
+
+
+async def test_a_thought_is_one_by_either_name(world: World) -> None:
+    events = await play((await world.adapter("azure", "reasoned")).stream_chat(HI))
+    assert [event.content for event in events if isinstance(event, ReasoningDelta)] == ["Well"]
 
 
 async def test_every_choice_ends_for_itself(world: World) -> None:

@@ -23,6 +23,11 @@ _BEGUN = [_bare() | {"prompt_filter_results": []}, _chunk(role="assistant", cont
 
 ANSWERS: Mapping[str, Answer] = {
     "text": Answer([*_BEGUN, _chunk(content="lo"), _chunk(reason="stop"), _USAGE, {"done": True}]),
+    "refused": Answer([_chunk(role="assistant", refusal="I can't."), _chunk(reason="stop"), _USAGE, {"done": True}]),
+    "reasoned": Answer(
+        [_chunk(role="assistant", reasoning="Well"), _chunk(content="4"), _chunk(reason="stop"), _USAGE]
+    ),
+    "sources": Answer([it | {"citations": ["https://a"]} for it in (*_BEGUN, _chunk(reason="stop"), _USAGE)]),
     "cut": Answer(_BEGUN),
     "cut_but_done": Answer([*_BEGUN, {"done": True}]),
     "reset": Answer(_BEGUN, ending="reset"),

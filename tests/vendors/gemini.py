@@ -15,8 +15,16 @@ _USAGE: Json = {
 }
 
 
-def _said(*parts: Json, reason: str | None = None, index: int = 0, usage: bool = False) -> Json:
-    candidate: Json = {"content": {"parts": list(parts), "role": "model"}, "index": index}
+_PICTURE: Json = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
+_GROUNDS: Json = {
+    "groundingChunks": [{"web": {"uri": "https://rain.example", "title": "Rain"}}],
+    "groundingSupports": [{"segment": {"startIndex": 0, "endIndex": 5}, "groundingChunkIndices": [0]}],
+}
+_ODDS: Json = {"chosenCandidates": [{"token": "Hi", "logProbability": -0.5}]}
+
+
+def _said(*parts: Json, reason: str | None = None, index: int = 0, usage: bool = False, **more: Json) -> Json:
+    candidate: Json = {"content": {"parts": list(parts), "role": "model"}, "index": index, **more}
     if reason:
         candidate["finishReason"] = reason
     chunk: Json = {"candidates": [candidate], "modelVersion": "gemini-2.5-flash", "responseId": "fakeFakeFake"}
@@ -24,8 +32,8 @@ def _said(*parts: Json, reason: str | None = None, index: int = 0, usage: bool =
     return chunk
 
 
-def _text(text: str, reason: str | None = None, index: int = 0, usage: bool = False) -> Json:
-    return _said({"text": text}, reason=reason, index=index, usage=usage)
+def _text(text: str, reason: str | None = None, index: int = 0, usage: bool = False, **more: Json) -> Json:
+    return _said({"text": text}, reason=reason, index=index, usage=usage, **more)
 
 
 def _call(name: str, **args: str) -> Json:
@@ -55,6 +63,9 @@ ANSWERS: Mapping[str, Answer] = {
             _said({"text": "4", "thoughtSignature": "c2lnbmF0dXJl"}, reason="STOP", usage=True),
         ]
     ),
+    "picture": Answer([_said(_PICTURE), _text("", "STOP", usage=True)]),
+    "sources": Answer([_text("Rain."), _text(" ", "STOP", usage=True, groundingMetadata=_GROUNDS)]),
+    "odds": Answer([_text("Hi", logprobsResult=_ODDS), _text("!", "STOP", usage=True)]),
     "cut": Answer([_text("Hel")]),
     "reset": Answer([_text("Hel")], ending="reset"),
     "hang": Answer([_text("Hel")], ending="hang"),
