@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from proxy.adapters.call_ids import unsigned
 from proxy.adapters.litellm_chunks import Piece
 from proxy.adapters.litellm_translation import KEPT, Question, Translated, Translation
 
@@ -27,7 +28,7 @@ class AnthropicTranslation(Translation):
 
     async def translate(self, question: Question) -> Translated:
         model, config, options = question.model, self._config, self._options(question)
-        messages = self._messages(question, config)
+        messages = unsigned(self._messages(question, config))
         settings: dict[str, Any] = {"api_base": self._base_url, "drop_params": question.drop}
         json_mode, speed = options.pop("json_mode", False), options.get("speed")
         headers = config.validate_environment(

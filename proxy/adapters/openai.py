@@ -7,6 +7,7 @@ import aiohttp
 import msgspec
 
 from proxy.adapter import BaseProviderAdapter, Messages, Tools
+from proxy.adapters.call_ids import unsigned
 from proxy.adapters.http import ask, refusal, rest_of
 from proxy.adapters.openai_chunks import ChunkReader
 from proxy.adapters.token_body import by_tokens
@@ -37,6 +38,8 @@ class OpenAIAdapter(BaseProviderAdapter):
     async def stream_chat(
         self, /, messages: Messages, tools: Tools | None = None, **kwargs: Any
     ) -> AsyncGenerator[Event, None]:
+        if self.config.provider_type != "openai_compatible":  # behind which Gemini may well be
+            messages = unsigned(messages)
         body = {"model": self.config.model_name, **self.defaults, **kwargs, "messages": messages, "stream": True}
         if self.defaults.get("stream_options", {}) is None:
             del body["stream_options"]

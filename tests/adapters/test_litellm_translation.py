@@ -20,6 +20,8 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arg
 ODD = {"type": "function", "function": {"name": "a/b", "parameters": {"type": "object"}, "cache_control": {}}}
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
 USED = [*HI, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "c1", "content": "sunny"}]
+SIGNED = {**CALL, "id": "c1__thought__c2ln"}
+ANSWERED = {"role": "tool", "tool_call_id": "c1__thought__c2ln", "content": "sunny"}
 PDF = {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0xLjQK"}}
 PICTURE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}", "detail": "high"}}
 CACHED = {"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}
@@ -32,6 +34,7 @@ QUESTIONS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "tools": (HI, {"tools": [WEATHER, ODD], "tool_choice": "required", "parallel_tool_calls": False}),
     "tool's result": (USED, {"tools": [WEATHER]}),
     "tool's result alone": (USED, {}),
+    "Gemini's call": ([*HI, {"role": "assistant", "tool_calls": [SIGNED]}, ANSWERED], {"tools": [WEATHER]}),
     "functions": (HI, {"functions": [WEATHER["function"]]}),
     "json": (HI, {"response_format": {"type": "json_object"}}),
     "schema": (HI, {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}}),

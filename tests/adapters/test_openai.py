@@ -125,6 +125,15 @@ async def test_fields_pass_untouched_whatever_their_names(session: aiohttp.Clien
     assert body["tools"] == tools
 
 
+async def test_ids_that_gemini_signed_are_cut_but_where_gemini_may_be_behind_it(session: aiohttp.ClientSession) -> None:
+    result = {"role": "tool", "tool_call_id": "call_1__thought__c2ln", "content": "x"}
+    async with ScriptedUpstream(text("Hello")) as upstream:
+        for kind in ("openai", "openai_compatible"):
+            await play(adapter(upstream.url, session, provider_type=kind).stream_chat([result]))
+        ids = [request.body["messages"][0]["tool_call_id"] for request in upstream.requests]
+    assert ids == ["call_1", "call_1__thought__c2ln"]
+
+
 async def test_usage_is_always_asked_for_and_other_stream_options_are_kept(session: aiohttp.ClientSession) -> None:
     async with ScriptedUpstream(text("Hello")) as upstream:
         await ask(upstream, session, stream_options={"include_usage": False, "include_obfuscation": False})
