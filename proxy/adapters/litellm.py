@@ -20,6 +20,7 @@ import aiohttp
 import httpx
 
 from proxy.adapter import BaseProviderAdapter, Messages, Tools
+from proxy.adapters import litellm_cohere
 from proxy.adapters.litellm_anthropic import AnthropicTranslation
 from proxy.adapters.litellm_call import UpstreamCall
 from proxy.adapters.litellm_chunks import TranslatedReader, VendorReader, vendor_chunks
@@ -40,6 +41,7 @@ _FEATURES = {
 
 
 _TRANSLATIONS: dict[str, type[Translation]] = {"anthropic": AnthropicTranslation, "gemini": GeminiTranslation}
+_PARSERS = {litellm_cohere.PARSER: litellm_cohere.parsed}
 
 
 class LiteLLMAdapter(BaseProviderAdapter):
@@ -112,7 +114,7 @@ class LiteLLMAdapter(BaseProviderAdapter):
         """By LiteLLM's way to all vendors."""
         stream = await self._litellm.acompletion(**self._request(question), **self._connection(call))
         try:
-            async for chunk in vendor_chunks(stream):
+            async for chunk in vendor_chunks(stream, _PARSERS):
                 yield chunks.read(chunk)
         finally:
             if aclose := getattr(stream, "aclose", None):

@@ -5,7 +5,7 @@ cut, keeps only the first choice's end, and costs more than all the rest of a ch
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,13 +15,13 @@ from proxy.errors import Kind, ProviderError
 from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage, Vendor
 
 
-async def vendor_chunks(stream: Any) -> AsyncIterator[Any]:
-    """What the vendor's parser yields, from beneath LiteLLM's CustomStreamWrapper."""
+async def vendor_chunks(stream: Any, parsers: Mapping[str, Callable[..., Any]]) -> AsyncIterator[Any]:
+    """What the vendor's parser yields, from beneath LiteLLM's CustomStreamWrapper. `parsers` take the place of some."""
     source = stream.completion_stream
     if source is None:
         source = await stream.fetch_stream()
     if hasattr(source, "chunk_parser"):
-        source.chunk_parser = _truthful(source.chunk_parser)
+        source.chunk_parser = parsers.get(type(source).__name__) or _truthful(source.chunk_parser)
     if not hasattr(source, "__aiter__"):
         async for chunk in stream:  # a blocking SDK such as boto3: the wrapper reads it in a thread
             if not (stream.received_finish_reason or stream.intermittent_finish_reason):

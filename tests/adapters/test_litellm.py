@@ -60,6 +60,10 @@ async def test_text_comes_as_start_deltas_finish_step_usage_and_finish(world: Wo
 
 
 async def test_usage_tells_cached_and_reasoning_tokens(world: World) -> None:
+    *_, usage, _ = await play((await world.adapter("cohere")).stream_chat(HI))
+    assert isinstance(usage, Usage)
+    assert usage.details is not None
+    assert usage.details["prompt_tokens_details"] == {"cached_tokens": 5}
     for name, cached in (("anthropic", 5), ("gemini", 5)):
         *_, usage, _ = await play((await world.adapter(name, "thinking")).stream_chat(HI))
         assert isinstance(usage, Usage)
@@ -68,10 +72,10 @@ async def test_usage_tells_cached_and_reasoning_tokens(world: World) -> None:
         assert usage.details["completion_tokens_details"]["reasoning_tokens"] > 0
 
 
-@pytest.mark.parametrize("name", ["anthropic", "gemini"])
+@pytest.mark.parametrize("name", ["anthropic", "gemini", "cohere"])
 async def test_parallel_tool_calls_keep_their_slots(world: World, name: str) -> None:
     events = await play((await world.adapter(name, "tools")).stream_chat(HI, tools=[WEATHER]))
-    assert text_of(events) == "Let me look."
+    assert text_of(events) == ("" if name == "cohere" else "Let me look.")
     assert calls_of(events) == {0: ("get_weather", '{"city": "Paris"}'), 1: ("get_time", '{"zone": "CET"}')}
     ids = [event.id for event in events if isinstance(event, ToolInputDelta) and event.name]
     assert len(set(ids)) == 2, f"each call has an id of its own, and only its first piece has a name: {ids}"
@@ -144,6 +148,13 @@ async def test_what_stands_beside_the_text_is_kept(
     assert [event for event in events if isinstance(event, Vendor)] == [
         Vendor(choice=choice, chunk=chunk, answer=is_answer)
     ]
+
+
+async def test_cohere_says_why_it_ends_and_what_it_thinks(world: World) -> None:
+    assert FinishStep(reason="length") in await play((await world.adapter("cohere", "long")).stream_chat(HI))
+    events = await play((await world.adapter("cohere", "thinking")).stream_chat(HI))
+    assert [event.content for event in events if isinstance(event, ReasoningDelta)] == ["Two and two"]
+    assert text_of(events) == "4"
 
 
 async def test_a_thought_is_one_by_either_name(world: World) -> None:

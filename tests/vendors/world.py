@@ -13,6 +13,7 @@ from proxy.provider import ProviderConfig
 from tests.vendors.anthropic import FakeAnthropic
 from tests.vendors.azure import FakeAzure
 from tests.vendors.bedrock import FakeBedrock
+from tests.vendors.cohere import FakeCohere
 from tests.vendors.compatible import FakeCompatible
 from tests.vendors.fake import KEY, FakeVendor
 from tests.vendors.gemini import FakeGemini
@@ -22,6 +23,7 @@ CONFIGS: dict[str, Any] = {
     "anthropic": {"model_name": "claude-sonnet-4-5", "api_key": KEY},
     "gemini": {"model_name": "gemini-2.5-flash", "api_key": KEY},
     "azure": {"model_name": "gpt-4o", "api_key": KEY, "params": {"api_version": "2024-10-21"}},
+    "cohere": {"model_name": "command-a-03-2025", "api_key": KEY},
     "deepinfra": {"model_name": "llama", "api_key": KEY},  # LiteLLM's list of its parameters lacks `max_retries`
     "scaleway": {"model_name": "llama", "api_key": KEY},  # one of those that stand in LiteLLM's file
     "bedrock": {
@@ -33,6 +35,7 @@ FAKES: dict[str, Callable[[], FakeVendor]] = {
     "anthropic": FakeAnthropic,
     "gemini": FakeGemini,
     "azure": FakeAzure,
+    "cohere": FakeCohere,
     "deepinfra": FakeCompatible,
     "scaleway": FakeCompatible,
     "bedrock": FakeBedrock,
@@ -52,7 +55,7 @@ class World:
         return self.vendors[name]
 
     async def adapter(self, name: str, scenario: str = "text", **config: Any) -> LiteLLMAdapter:
-        base = (await self.vendor(name)).url(scenario) + ("/v1beta" if name == "gemini" else "")
+        base = (await self.vendor(name)).url(scenario) + {"gemini": "/v1beta", "cohere": "/v2/chat"}.get(name, "")
         fields = {"provider_id": name, "provider_type": name, "base_url": base, **CONFIGS[name], **config}
         return LiteLLMAdapter(ProviderConfig.model_validate(fields), self.session)
 
