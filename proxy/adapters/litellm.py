@@ -27,7 +27,7 @@ from proxy.adapters.litellm_chunks import TranslatedReader, VendorReader, vendor
 from proxy.adapters.litellm_errors import failure
 from proxy.adapters.litellm_gemini import GeminiTranslation
 from proxy.adapters.litellm_translation import Question, Translation, copied
-from proxy.adapters.litellm_vendors import AMBIENT, NOT_VENDORS, THROUGH_OPENAI_SDK, parameters, pick
+from proxy.adapters.litellm_vendors import AMBIENT, NOT_VENDORS, OVER_HTTP, THROUGH_OPENAI_SDK, parameters, pick
 from proxy.errors import ConfigError, ProviderError
 from proxy.events import Event
 from proxy.provider import ProviderConfig, texts
@@ -176,7 +176,7 @@ class LiteLLMAdapter(BaseProviderAdapter):
 
     def _by_sdk(self) -> bool:
         """Whether OpenAI's SDK is in between. LiteLLM has such vendors in a list, and some in a file."""
-        listed = THROUGH_OPENAI_SDK | set(self._litellm.openai_compatible_providers)
+        listed = THROUGH_OPENAI_SDK | set(self._litellm.openai_compatible_providers) - OVER_HTTP
         registry = importlib.import_module("litellm.llms.openai_like.json_loader").JSONProviderRegistry
         return self.config.provider_type in listed or registry.exists(self.config.provider_type)
 

@@ -76,6 +76,10 @@ THROUGH_OPENAI_SDK = _names("""
     aiohttp_openai azure azure_text clarifai custom_openai openai text-completion-inception text-completion-openai
     volcengine
 """)
+# In LiteLLM's list of such vendors, and yet called over a client of ours.
+OVER_HTTP = _names("""
+    azure_ai cometapi deepseek edenai fireworks_ai groq heroku hosted_vllm minimax ragflow together_ai xai
+""")
 # These let us in by something other than a key, which they look for where their own SDK would.
 AMBIENT = _names("""
     azure azure_ai azure_text bedrock databricks oci sagemaker sagemaker_chat vertex_ai vertex_ai_beta watsonx

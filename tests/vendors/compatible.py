@@ -1,4 +1,4 @@
-"""A vendor that speaks OpenAI's wire, and that LiteLLM reaches through OpenAI's SDK."""
+"""A vendor that speaks OpenAI's wire, and that LiteLLM reaches all the same."""
 
 from tests.vendors.azure import FakeAzure
 from tests.vendors.fake import KEY, Answer, Request

@@ -26,6 +26,7 @@ CONFIGS: dict[str, Any] = {
     "cohere": {"model_name": "command-a-03-2025", "api_key": KEY},
     "deepinfra": {"model_name": "llama", "api_key": KEY},  # LiteLLM's list of its parameters lacks `max_retries`
     "scaleway": {"model_name": "llama", "api_key": KEY},  # one of those that stand in LiteLLM's file
+    "xai": {"model_name": "grok-4", "api_key": KEY},  # in the list of those behind OpenAI's SDK, but called over HTTP
     "bedrock": {
         "model_name": "anthropic.claude-3-haiku-20240307-v1:0",
         "params": {"aws_region_name": "us-east-1", "aws_access_key_id": "AKIAFAKE", "aws_secret_access_key": "s3cr3t"},
@@ -38,6 +39,7 @@ FAKES: dict[str, Callable[[], FakeVendor]] = {
     "cohere": FakeCohere,
     "deepinfra": FakeCompatible,
     "scaleway": FakeCompatible,
+    "xai": FakeCompatible,
     "bedrock": FakeBedrock,
 }
 
