@@ -60,6 +60,7 @@ _KIND_OF_STATUS = {
     404: Kind.MISSING,
     408: Kind.BUSY,
     409: Kind.BUSY,
+    424: Kind.SERVER,  # Bedrock's model has failed, not its client
     429: Kind.RATE_LIMIT,
 }
 

@@ -27,7 +27,15 @@ from proxy.adapters.litellm_chunks import TranslatedReader, VendorReader, vendor
 from proxy.adapters.litellm_errors import failure
 from proxy.adapters.litellm_gemini import GeminiTranslation
 from proxy.adapters.litellm_translation import Question, Translation, copied
-from proxy.adapters.litellm_vendors import AMBIENT, NOT_VENDORS, OVER_HTTP, THROUGH_OPENAI_SDK, parameters, pick
+from proxy.adapters.litellm_vendors import (
+    AMBIENT,
+    NO_STREAM_OPTIONS,
+    NOT_VENDORS,
+    OVER_HTTP,
+    THROUGH_OPENAI_SDK,
+    parameters,
+    pick,
+)
 from proxy.errors import ConfigError, ProviderError
 from proxy.events import Event
 from proxy.provider import ProviderConfig, texts
@@ -138,7 +146,9 @@ class LiteLLMAdapter(BaseProviderAdapter):
         return Question(model, copied(messages), fields, drop)
 
     def _request(self, question: Question) -> dict[str, Any]:
-        ours = {"stream": True, "stream_options": {"include_usage": True}, "drop_params": question.drop}
+        ours: dict[str, Any] = {"stream": True, "drop_params": question.drop}
+        if self.config.provider_type not in NO_STREAM_OPTIONS:
+            ours["stream_options"] = {"include_usage": True}
         asked = {**copied(question.fields), **ours, "messages": question.messages}
         return {**asked, "model": f"{self.config.provider_type}/{question.model}"}
 

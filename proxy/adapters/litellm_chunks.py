@@ -273,4 +273,7 @@ def _dumped(model: Any) -> Any:
 
 
 def _usage(usage: Any) -> Usage:
-    return usage_of(usage if isinstance(usage, dict) else usage.model_dump(mode="json", exclude_none=True))
+    counted = usage_of(usage if isinstance(usage, dict) else usage.model_dump(mode="json", exclude_none=True))
+    # A vendor's own sum may leave out what was read from its cache, and LiteLLM keeps it.
+    total = {"total_tokens": counted.input_tokens + counted.output_tokens}
+    return msgspec.structs.replace(counted, details={**(counted.details or {}), **total})

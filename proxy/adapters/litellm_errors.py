@@ -35,7 +35,7 @@ def failure(error: Exception, config: ProviderConfig, asked: bool, started: bool
         kind,
         said,
         # LiteLLM makes up a status for what has none: a broken connection, an error in the middle of a stream.
-        upstream_status=None if started or kind in (Kind.CONNECT, Kind.TIMEOUT) else status,
+        upstream_status=None if started or kind in (Kind.CONNECT, Kind.TIMEOUT, Kind.CONFIG) else status,
         retry_after=retry_after(headers) if headers else None,
         **{name: redact(value, config.secrets()) for name, value in named.items()},
     )
@@ -44,6 +44,8 @@ def failure(error: Exception, config: ProviderConfig, asked: bool, started: bool
 def _kind(causes: list[BaseException], started: bool) -> Kind | None:
     """What kind of failure the exceptions speak of, where their types tell more than a status does."""
     for cause in causes:
+        if isinstance(cause, ImportError):
+            return Kind.CONFIG  # a package that LiteLLM needs for this vendor, and does not bring along
         if isinstance(cause, httpx.ConnectTimeout | httpx.ConnectError | httpx.ProxyError):
             return Kind.CUT if started else Kind.CONNECT
         if isinstance(cause, httpx.TimeoutException):

@@ -80,6 +80,8 @@ THROUGH_OPENAI_SDK = _names("""
 OVER_HTTP = _names("""
     azure_ai cometapi deepseek edenai fireworks_ai groq heroku hosted_vllm minimax ragflow together_ai xai
 """)
+# LiteLLM's translation refuses for these what it takes, and drops, for all others.
+NO_STREAM_OPTIONS = _names("bytez oci")
 # These let us in by something other than a key, which they look for where their own SDK would.
 AMBIENT = _names("""
     azure azure_ai azure_text bedrock databricks oci sagemaker sagemaker_chat vertex_ai vertex_ai_beta watsonx

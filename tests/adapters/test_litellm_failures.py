@@ -5,8 +5,10 @@ import asyncio
 import aiohttp
 import pytest
 
+from proxy.adapters.litellm_errors import failure
 from proxy.errors import Kind
 from proxy.events import Finish, TextDelta
+from proxy.provider import ProviderConfig
 from tests.vendors.fake import KEY
 from tests.vendors.world import FAKES, HI, World, failing, play, text_of
 
@@ -65,6 +67,7 @@ REFUSALS: list[tuple[str, str, Kind, int, float | None, str]] = [
     ("gemini", "server_error", Kind.SERVER, 500, None, "An internal error has occurred"),
     ("gemini", "overloaded", Kind.SERVER, 503, 3, "The model is overloaded"),
     ("bedrock", "rate_limit", Kind.RATE_LIMIT, 429, None, "Too many requests, please wait before trying again"),
+    ("bedrock", "model_failed", Kind.SERVER, 424, None, "The model has failed. Retry your request"),
     ("cohere", "rate_limit", Kind.RATE_LIMIT, 429, None, "You are using a Trial key"),
     ("azure", "rate_limit", Kind.RATE_LIMIT, 429, 1.5, "Requests have exceeded the rate limit of your tier"),
     ("azure", "server_error", Kind.SERVER, 500, None, "Internal server error"),
@@ -90,6 +93,12 @@ async def test_a_refusal_is_named_and_asked_for_once(
 async def test_a_refusal_keeps_the_name_that_the_vendor_gives_it(world: World) -> None:
     _, error = await failing((await world.adapter("azure", "filtered")).stream_chat(HI))
     assert (error.kind, error.code) == (Kind.REJECTED, "content_filter")
+
+
+def test_a_package_that_is_missing_is_the_operators_to_install() -> None:
+    config = ProviderConfig(provider_id="v", provider_type="vertex_ai", model_name="gemini-2.5-flash")
+    error = failure(ModuleNotFoundError("No module named 'google'"), config, asked=False, started=False, ready=False)
+    assert (error.kind, error.message) == (Kind.CONFIG, "No module named 'google'")
 
 
 async def test_a_wrong_key_is_the_operators_fault_even_as_a_400(world: World) -> None:

@@ -18,7 +18,12 @@ _END: list[Json] = [
     {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": "lo"}}},
     {"contentBlockStop": {"contentBlockIndex": 0}},
     {"messageStop": {"stopReason": "end_turn"}},
-    {"metadata": {"usage": {"inputTokens": 12, "outputTokens": 2, "totalTokens": 14}, "metrics": {"latencyMs": 9}}},
+    {
+        "metadata": {
+            "usage": {"inputTokens": 12, "outputTokens": 2, "totalTokens": 14, "cacheReadInputTokens": 5},
+            "metrics": {"latencyMs": 9},
+        }
+    },
 ]
 
 ANSWERS: Mapping[str, Answer] = {
@@ -26,6 +31,7 @@ ANSWERS: Mapping[str, Answer] = {
     "cut": Answer(_BEGUN),
     "hang": Answer(_BEGUN, ending="hang"),
     "error_midway": Answer([*_BEGUN, {"!serviceUnavailableException": {"message": "Bedrock is overloaded"}}]),
+    "model_failed": Answer(status=424, error={"message": "The model has failed. Retry your request"}),
     "rate_limit": Answer(status=429, error={"message": "Too many requests, please wait before trying again"}),
 }
 
