@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import types
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -121,10 +122,13 @@ class LiteLLMAdapter(BaseProviderAdapter):
     ) -> AsyncGenerator[list[Event], None]:
         """By LiteLLM's way to all vendors."""
         stream = await self._litellm.acompletion(**self._request(question), **self._connection(call))
+        source = getattr(stream, "completion_stream", None)
         try:
             async for chunk in vendor_chunks(stream, _PARSERS):
                 yield chunks.read(chunk)
         finally:
+            if response := getattr(getattr(source, "streaming_response", None), "response", None):
+                await response.aclose()  # of OpenAI's Responses API, which LiteLLM leaves open
             if aclose := getattr(stream, "aclose", None):
                 await aclose()
 
@@ -203,6 +207,10 @@ def _import_litellm() -> Any:
     """LiteLLM, made quiet: it writes no prompt, answer or key anywhere, and asks nobody anything."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or the import fetches the map from the network
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")  # or it reads a .env file from wherever we were started
+    # On its way to OpenAI's Responses API it looks for tools to run itself, by a package that we do not have.
+    unused: Any = types.ModuleType("litellm.responses.mcp.litellm_proxy_mcp_handler")
+    unused.LiteLLM_Proxy_MCP_Handler = _RunsNoTools
+    sys.modules.setdefault(unused.__name__, unused)
     litellm: Any = _for_good("litellm")
     litellm.suppress_debug_info = True
     litellm.telemetry = False
@@ -215,6 +223,14 @@ def _import_litellm() -> Any:
         # Its warnings and errors quote requests and answers; what goes wrong is reported by us, redacted.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
+
+
+class _RunsNoTools:
+    """In place of LiteLLM's MCP gateway."""
+
+    @staticmethod
+    def should_use_litellm_mcp_gateway(tools: Any = None) -> bool:
+        return False
 
 
 def _for_good(name: str) -> Any:

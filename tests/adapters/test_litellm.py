@@ -1,5 +1,6 @@
 """What LiteLLM's vendors are asked, and how their answers come, against fakes that speak the vendors' real wire."""
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from proxy.errors import ConfigError, ProviderError
 from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage, Vendor
 from tests.vendors.fake import KEY
+from tests.vendors.responses import FakeResponses
 from tests.vendors.world import FAKES, HI, World, play, text_of
 
 pytestmark = pytest.mark.anyio
@@ -169,6 +171,23 @@ async def test_every_choice_ends_for_itself(world: World) -> None:
     assert [event.index for event in events if isinstance(event, Start)] == [0, 1]
     ends = [(event.index, event.reason) for event in events if isinstance(event, FinishStep)]
     assert ends == [(0, "stop"), (1, "length")]
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # LiteLLM's, of its own usage
+async def test_a_model_whose_tools_need_another_api_is_asked_by_it(world: World) -> None:
+    async with FakeResponses() as vendor:
+        config: Any = {"model_name": "gpt-5.4", "params": {}}
+        adapter = await world.adapter("azure", **config, base_url=vendor.url("tools"))
+        events = await play(adapter.stream_chat(HI, [WEATHER]))
+        assert calls_of(events) == {0: ("get_weather", '{"city": "Paris"}')}
+        assert FinishStep(reason="tool_calls") in events
+        stream = (await world.adapter("azure", **config, base_url=vendor.url("hang"))).stream_chat(HI, [WEATHER])
+        async for event in stream:
+            if isinstance(event, ToolInputDelta):
+                break
+        async with asyncio.timeout(1):
+            await stream.aclose()
+            await vendor.left.wait()
 
 
 # A question
