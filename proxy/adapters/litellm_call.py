@@ -4,6 +4,7 @@ LiteLLM wraps whatever goes wrong in exceptions of its own, which lose the statu
 again after a broken connection; and it does not always close what it opened. Here, below it, all three are known.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
@@ -18,7 +19,16 @@ from proxy.provider import ProviderConfig
 from proxy.sse import SSEDecoder
 
 # The operator's fault, whatever the status: Gemini answers 400 to a wrong key, Anthropic to an empty account.
-_OPERATORS_FAULT = ("api key not valid", "api_key_invalid", "api key expired", "credit balance is too low")
+_OPERATORS_FAULT = (
+    "api key not valid",
+    "api_key_invalid",
+    "api key expired",
+    "user location is not supported",
+    "credit balance is too low",
+    "reached your specified api usage limits",
+    "organization has been disabled",
+)
+_PATIENCE = re.compile(r'"retryDelay":\s*"([0-9]+(?:[.][0-9]+)?)s"')  # Google's Retry-After, which stands in the body alone
 
 
 class UpstreamCall(httpx.AsyncBaseTransport):
@@ -91,6 +101,8 @@ class UpstreamCall(httpx.AsyncBaseTransport):
         said = refusal(response, text, self._config)
         if said.kind is Kind.REJECTED and any(phrase in text.lower() for phrase in _OPERATORS_FAULT):
             said.kind = Kind.AUTH
+        if said.retry_after is None and (told := _PATIENCE.search(text)):
+            said.retry_after = float(told[1])
         return self.fail(said)
 
 

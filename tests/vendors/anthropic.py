@@ -113,6 +113,7 @@ ANSWERS: Mapping[str, Answer] = {
     "portal": Answer(error="<html>Please accept our terms</html>"),
     "redirect": Answer(status=307, error={}, headers={"location": "/text/v1/messages"}),
     "bad_request": _error(400, "invalid_request_error", "max_tokens: 999999 > 64000, which is the maximum"),
+    "spent": _error(400, "invalid_request_error", "You have reached your specified API usage limits."),
     "unauthorized": _error(401, "authentication_error", f"invalid x-api-key: {KEY}"),
     "missing": _error(404, "not_found_error", "model: claude-0"),
     "rate_limit": _error(429, "rate_limit_error", "Number of request tokens exceeds your limit", retry_after="7"),

@@ -1,7 +1,7 @@
 """Google's Gemini API, v1beta: `streamGenerateContent?alt=sse`, each event a whole GenerateContentResponse."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tests.vendors.fake import KEY, Answer, FakeVendor, Json, Request
 
@@ -40,8 +40,11 @@ def _call(name: str, **args: str) -> Json:
     return {"functionCall": {"name": name, "args": args}}
 
 
-def _error(status: int, name: str, message: str, **headers: str) -> Answer:
-    body = {"error": {"code": status, "message": message, "status": name}}
+_RETRY: Json = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "36.5s"}
+
+
+def _error(status: int, name: str, message: str, details: Sequence[Json] = (), **headers: str) -> Answer:
+    body = {"error": {"code": status, "message": message, "status": name, "details": details}}
     return Answer(status=status, error=body, headers={name.replace("_", "-"): text for name, text in headers.items()})
 
 
@@ -74,6 +77,8 @@ ANSWERS: Mapping[str, Answer] = {
     "unauthorized": _error(401, "UNAUTHENTICATED", f"API key not valid: {KEY}"),
     "missing": _error(404, "NOT_FOUND", "models/gemini-0 is not found"),
     "rate_limit": _error(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota", retry_after="7"),
+    "quota": _error(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota", details=[_RETRY]),
+    "nowhere": _error(400, "FAILED_PRECONDITION", "User location is not supported for the API use."),
     "server_error": _error(500, "INTERNAL", "An internal error has occurred"),
     "overloaded": _error(503, "UNAVAILABLE", "The model is overloaded", retry_after="3"),
 }
