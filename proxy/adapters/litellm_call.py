@@ -28,7 +28,9 @@ _OPERATORS_FAULT = (
     "reached your specified api usage limits",
     "organization has been disabled",
 )
-_PATIENCE = re.compile(r'"retryDelay":\s*"([0-9]+(?:[.][0-9]+)?)s"')  # Google's Retry-After, which stands in the body alone
+_PATIENCE = re.compile(
+    r'"retryDelay":\s*"([0-9]+(?:[.][0-9]+)?)s"'
+)  # Google's Retry-After, which stands in the body alone
 
 
 class UpstreamCall(httpx.AsyncBaseTransport):

@@ -5,6 +5,7 @@ cut, keeps only the first choice's end, and costs more than all the rest of a ch
 """
 
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -186,7 +187,7 @@ class _Choice:
     def __init__(self, index: int):
         self._index = index
         self._thought = ""
-        self._called = False
+        self._given: dict[int, bool] = {}  # slots of calls: whether there are arguments yet
         self._theirs: set[int] = set()  # slots of tools that the vendor runs by itself
         self.ended = False
 
@@ -217,21 +218,23 @@ class _Choice:
                 self._theirs.add(slot)
             if slot in self._theirs:
                 continue  # a client would take it for its own to run, and send it back without a result
-            self._called = True
-            event = ToolInputDelta(
-                index=self._index,
-                slot=slot - sum(theirs < slot for theirs in self._theirs),
-                id=id,
-                name=_get(function, "name"),
-                content=_get(function, "arguments") or "",
-            )
-            events.append(event)
+            slot -= sum(theirs < slot for theirs in self._theirs)
+            name, arguments = _get(function, "name"), _get(function, "arguments") or ""
+            if id is None and name and slot not in self._given:
+                id = f"call_{uuid.uuid4().hex[:24]}"  # LiteLLM gives none to Ollama's second call
+            self._given[slot] = self._given.get(slot, False) or bool(arguments)
+            events.append(ToolInputDelta(index=self._index, slot=slot, id=id, name=name, content=arguments))
 
     def end(self, reason: str | None, events: list[Event]) -> None:
         if reason and not self.ended:
             self.ended = True
             # Some vendors end a tool call with their word for "stop"; OpenAI's clients look for this one.
-            reason = "tool_calls" if reason == "stop" and self._called else reason
+            reason = "tool_calls" if reason == "stop" and self._given else reason
+            if (
+                reason == "tool_calls"
+            ):  # clients read the arguments as JSON, and Bedrock says nothing where there are none
+                bare = [slot for slot, given in self._given.items() if not given]
+                events += [ToolInputDelta(index=self._index, slot=slot, content="{}") for slot in bare]
             events.append(FinishStep(index=self._index, reason=reason))
 
     def _think(self, delta: Any, events: list[Event]) -> None:

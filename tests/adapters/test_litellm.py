@@ -84,6 +84,11 @@ async def test_parallel_tool_calls_keep_their_slots(world: World, name: str) -> 
     assert FinishStep(reason="tool_calls") in events
 
 
+async def test_a_call_without_arguments_has_an_empty_object(world: World) -> None:
+    events = await play((await world.adapter("bedrock", "tools")).stream_chat(HI, tools=[WEATHER]))
+    assert calls_of(events) == {0: ("now", "{}")}
+
+
 async def test_a_tool_that_anthropic_runs_is_not_the_clients_to_run(world: World) -> None:
     events = await play((await world.adapter("anthropic", "search")).stream_chat(HI, web_search_options={}))
     assert text_of(events) == "It rains."

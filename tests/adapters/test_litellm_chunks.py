@@ -10,9 +10,9 @@ import pytest
 
 from proxy.adapters import litellm_anthropic, litellm_gemini
 from proxy.adapters.litellm import _import_litellm
-from proxy.adapters.litellm_chunks import TranslatedReader, VendorReader
+from proxy.adapters.litellm_chunks import Piece, TranslatedReader, VendorReader
 from proxy.errors import Kind, ProviderError
-from proxy.events import Event, Start, TextDelta, Usage
+from proxy.events import Event, Start, TextDelta, ToolInputDelta, Usage
 
 Chunk = dict[str, Any]
 
@@ -172,3 +172,14 @@ def test_what_is_no_chunk_is_garbled(payload: bytes) -> None:
 def test_done_says_nothing() -> None:
     for _, reader in (anthropic(), gemini()):
         assert reader.read(b"[DONE]") == []
+
+
+def test_every_call_has_an_id() -> None:
+    """LiteLLM gives none to the second of Ollama's."""
+    reader = VendorReader("m")
+    calls = [{"id": None, "index": at, "function": {"name": "f", "arguments": "{}"}} for at in (0, 1)]
+    choice = SimpleNamespace(index=0, delta=Piece(tool_calls=calls), finish_reason="stop")
+    events = reader.read(SimpleNamespace(choices=[choice]))
+    ids = [event.id for event in events if isinstance(event, ToolInputDelta)]
+    assert None not in ids
+    assert len(set(ids)) == 2

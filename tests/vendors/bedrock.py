@@ -28,6 +28,14 @@ _END: list[Json] = [
 
 ANSWERS: Mapping[str, Answer] = {
     "text": Answer([*_BEGUN, *_END]),
+    "tools": Answer(
+        [
+            *_BEGUN[:1],
+            {"contentBlockStart": {"contentBlockIndex": 0, "start": {"toolUse": {"toolUseId": "t1", "name": "now"}}}},
+            {"contentBlockStop": {"contentBlockIndex": 0}},
+            {"messageStop": {"stopReason": "tool_use"}},
+        ]
+    ),
     "cut": Answer(_BEGUN),
     "hang": Answer(_BEGUN, ending="hang"),
     "error_midway": Answer([*_BEGUN, {"!serviceUnavailableException": {"message": "Bedrock is overloaded"}}]),
