@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -30,6 +31,7 @@ def main() -> None:
     watch.start()
     try:
         server = serve(plan)
+        threading.Thread(target=end_when_stuck, args=(server, plan["patience"]), daemon=True).start()
         os.write(report, server.listening_address.encode())
     except Exception as error:  # whatever it is, the parent reads it
         flush_log()
@@ -59,6 +61,17 @@ def end_with_stdin() -> None:
     os._exit(0)  # no destructors: the engine's threads may be in the middle of anything
 
 
+def end_when_stuck(server: Any, patience: float) -> None:
+    """Has SIGALRM end the process where the engine's loop does not turn for so many seconds: one that spins on a
+    grammar would serve nobody ever again. That it turns shows where it tells its figures.
+    """
+    while True:
+        signal.setitimer(signal.ITIMER_REAL, patience)
+        server.handle_metrics()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        time.sleep(patience / 10)
+
+
 def flush_log() -> None:
     """Waits until llama.cpp has said why it failed: its log has a thread of its own, which the exit may cut off."""
     if library := sys.modules.get("xllamacpp.xllamacpp"):
@@ -84,6 +97,7 @@ def serve(plan: dict[str, Any]) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = plan["threads"]
     params.cache_ram_mib = 0  # by default up to 8 GiB of old prompts
     params.ui = params.endpoint_slots = params.warmup = params.fit_params = False
+    params.endpoint_metrics = True  # for `end_when_stuck`
     params.verbosity = 2  # warnings
     return xllamacpp.Server(params)
 

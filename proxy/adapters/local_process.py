@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import secrets
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Callable
@@ -19,6 +20,7 @@ from proxy.errors import Kind, ProviderError
 PROGRAM = str(Path(__file__).with_name("local_engine.py"))
 LONGEST_START = 300.0  # seconds; a large file on a slow disk
 LONGEST_END = 2.0
+LONGEST_SILENCE = 120.0  # seconds of a loop that does not turn; it does so at least once for each 64 tokens of a prompt
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # between a death and the next start; doubled each time
 STEADY = 60.0  # an engine that lived this long was not at fault
 
@@ -30,7 +32,8 @@ log = logging.getLogger(__name__)
 class Engine:
     """Keeps one engine running, for as long as it is used and no more often than is sensible.
 
-    `plan` is what `local_engine.py` reads, but for the key, which is new with every start. `clock` is in seconds.
+    `plan` is what `local_engine.py` reads, but for its patience, and the key, which is new with every start. `clock` is
+    in seconds.
     """
 
     def __init__(self, plan: dict[str, Any], clock: Callable[[], float]):
@@ -75,7 +78,7 @@ class Engine:
         born, key = self._clock(), secrets.token_urlsafe(32)
         try:
             async with _child() as child:
-                address = await _address(child, {**self._plan, "key": key})
+                address = await _address(child, {**self._plan, "key": key, "patience": LONGEST_SILENCE})
                 # A connection a request: each one that is kept alive would hold one of the engine's threads.
                 headers = {"authorization": f"Bearer {key}", "connection": "close"}
                 serving.set_result((f"{address}/v1/chat/completions", headers))
@@ -144,4 +147,6 @@ def _tell(serving: asyncio.Future[Endpoint | None], _: object) -> None:
 
 
 def _last_words(status: int) -> str:
+    if status == -signal.SIGALRM:
+        return f"it was stuck for {LONGEST_SILENCE:g} s"
     return f"signal {-status}" if status < 0 else f"exit status {status}"

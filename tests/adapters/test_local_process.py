@@ -40,6 +40,8 @@ clock, make, adapter = local_engines.clock, local_engines.make, local_engines.ad
 
 ROOT = Path(local_process.__file__).parents[2]
 
+DEEP = "^((((a{0,100}){0,100}){0,100}){0,100})$"  # what llama.cpp works on for longer than anybody lives
+
 PARENT = f"""
 import asyncio, aiohttp
 from proxy.adapters.local import LocalAdapter
@@ -133,6 +135,19 @@ async def test_a_killed_engine_cuts_the_stream_and_comes_back(adapter: LocalAdap
     assert engines() != [first]
 
 
+async def test_one_that_is_stuck_is_ended_and_comes_back(
+    adapter: LocalAdapter, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_process, "LONGEST_SILENCE", 2.0)
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": DEEP}}, "required": ["a"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    assert (await failure_of(adapter, response_format=wanted)).kind in (Kind.CUT, Kind.CONNECT)
+    await noticed(adapter)
+    assert (await failure_of(adapter)).message == "the engine died (it was stuck for 2 s); it restarts in 0.5 s"
+    clock.now += 0.5
+    assert isinstance((await play(adapter.stream_chat(STORY, **BRIEF)))[-1], Finish)
+
+
 async def test_one_that_dies_young_waits_longer_each_time(adapter: LocalAdapter, clock: Clock) -> None:
     for pause in (0.5, 1.0, 2.0):
         await adapter.endpoint()
@@ -216,7 +231,7 @@ def test_it_dies_with_weir() -> None:
 
 
 def test_it_dies_with_weir_even_if_its_stdin_stays_open() -> None:
-    plan = json.dumps({**engine_plan(config_of()), "key": "k"}).encode()
+    plan = json.dumps({**engine_plan(config_of()), "key": "k", "patience": 60}).encode()
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", BETWEEN], stdin=pipe, stdout=pipe) as weir:
         assert weir.stdin is not None
