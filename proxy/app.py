@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -20,7 +19,7 @@ from proxy.api.responses import error_response
 from proxy.errors import WeirError
 from proxy.settings import Settings
 
-TOLD = ("x-request-id", "x-weir-attempts", "x-weir-provider", "x-weir-stream-id")  # headers that a page may read
+EXPOSED = ("retry-after", "x-request-id", "x-weir-attempts", "x-weir-provider", "x-weir-stream-id")  # to pages, too
 
 
 def create_app(settings: Settings | None = None, path: Path | None = None) -> FastAPI:
@@ -44,10 +43,16 @@ def create_app(settings: Settings | None = None, path: Path | None = None) -> Fa
     app.include_router(mount.router)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_middleware(Express, mount=mount)
-    if settings.origins:  # without them browsers send pages of elsewhere away
-        allowed: Any = {"allow_origins": settings.origins, "allow_methods": ["*"], "allow_headers": ["*"]}
-        app.add_middleware(CORSMiddleware, expose_headers=TOLD, **allowed)
     app.add_middleware(Envelope)
+    if settings.origins:  # without them browsers send pages of elsewhere away
+        app.add_middleware(  # the outermost: a page is to read an internal error, too
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            allow_private_network=True,  # a Weir in their reader's own network
+            expose_headers=EXPOSED,
+        )
     return app
 
 

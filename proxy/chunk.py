@@ -48,6 +48,8 @@ _decode_plain = msgspec.json.Decoder(_PlainChunk).decode
 
 _OF_THE_CHOICE = frozenset({"index", "finish_reason", "delta", "message"})  # Perplexity's: all that was said so far
 _OF_THE_DELTA = frozenset({"role", "content", "reasoning_content", "reasoning", "tool_calls"})
+_OF_A_CALL = ("index", "id", "function")
+_OF_A_FUNCTION = ("name", "arguments")
 _PADDING = b',"obfuscation":"'
 # A chunk with one of these has a Vendor event for the rest of the delta (proxy/adapters/openai_chunks.py).
 _OF_A_VENDOR = ("refusal", "audio", "images", "function_call")
@@ -115,16 +117,49 @@ def beside(raw: bytes, index: int) -> dict[str, Any]:
     if found and choice.get("finish_reason"):
         found = {"logprobs": found["logprobs"]} if "logprobs" in found else {}
     delta = choice.get("delta") or {}
-    if not isinstance(delta.get("content"), list) and not any(delta.get(name) for name in _OF_A_VENDOR):
+    if not _is_a_vendors(delta):
         rest = {name: it for name, it in delta.items() if it is not None and name not in _OF_THE_DELTA}
         found |= {"delta": rest} if rest else {}
     return found
+
+
+def _is_a_vendors(delta: dict[str, Any]) -> bool:
+    if isinstance(delta.get("content"), list) or any(delta.get(name) for name in _OF_A_VENDOR):
+        return True
+    said = any(delta.get(name) for name in ("content", "reasoning_content", "reasoning"))
+    return not said and thinks(delta.get("reasoning_details"))
+
+
+def thinks(details: Any) -> bool:
+    """Whether something is said in `reasoning_details`: mostly it is said beside them, by some models (MiniMax's
+    `reasoning_split`) there alone.
+    """
+    found = details if isinstance(details, list) else ()
+    return any(isinstance(it, dict) and (it.get("text") or it.get("summary")) for it in found)
 
 
 def choice_of(raw: bytes, index: int) -> dict[str, Any]:
     """The choice of that index in the chunk `raw`; empty if it has none."""
     choices = _decode(raw).choices or []
     return next((choice for choice in choices if (choice.get("index") or 0) == index), {})
+
+
+def call_in(raw: bytes, index: int, slot: int, id: str | None) -> dict[str, Any]:
+    """The piece of a tool call in choice `index` of the chunk `raw`. Some vendors number none, or all alike: those have
+    ids.
+    """
+    calls = (choice_of(raw, index).get("delta") or {}).get("tool_calls") or ()
+    return max(calls, key=lambda it: (it.get("id") == id, (it.get("index") or 0) == slot), default={})
+
+
+def beside_call(raw: bytes, index: int, slot: int, id: str | None) -> dict[str, Any] | None:
+    """What else stood in the piece of a tool call, such as the signature that Gemini wants back; mostly nothing."""
+    call = call_in(raw, index, slot, id)
+    found = {name: it for name, it in call.items() if name not in _OF_A_CALL and it is not None}
+    if found.get("type") == "function":
+        del found["type"]
+    function = {name: it for name, it in (call.get("function") or {}).items() if name not in _OF_A_FUNCTION}
+    return found | ({"function": function} if function else {}) or None
 
 
 def unnamed(raw: bytes, index: int) -> dict[str, Any] | None:
@@ -164,8 +199,8 @@ def add_delta(whole: dict[str, Any], delta: dict[str, Any]) -> None:
             whole[name] = value or known or value  # DashScope and others: `id: ""` with every later piece of a call
         elif isinstance(known, str) and isinstance(value, str):
             whole[name] = known + value
-        elif name == "content" and known and value and isinstance(known, str | list) and isinstance(value, str | list):
-            whole[name] = _in_parts(known, value)
+        elif name == "content" and isinstance(known, str | list) and isinstance(value, str | list):
+            whole[name] = _in_parts(known, value) if known and value else known or value  # Mistral ends with ""
         elif isinstance(known, dict) and isinstance(value, dict):
             add_delta(known, value)
         else:
@@ -200,7 +235,7 @@ def _twin(item: dict[str, Any], whole: list[Any]) -> dict[str, Any] | None:
     thoughts): then it is another id, or type, that begins another one. Only a call's first piece has its name.
     """
     index, function = item.get("index"), item.get("function")
-    if index is None and (function is None or item.get("id")):
+    if index is None and function is None:
         return None
     known = next((it for it in reversed(whole) if isinstance(it, dict) and it.get("index") == index), None)
     named = not isinstance(function, dict) or bool(function.get("name"))

@@ -6,8 +6,10 @@ from contextlib import aclosing
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 
+from msgspec.structs import replace
+
 from proxy.errors import INTERNAL, RequestError, WeirError
-from proxy.events import ENDS, Error, Event, ending
+from proxy.events import ENDS, Event, ending
 from proxy.pipeline.running import Running
 from proxy.pipeline.stream import Stream
 from proxy.request import ChatRequest
@@ -122,7 +124,7 @@ async def events_of(asked: Asked) -> AsyncGenerator[Event, None]:
         last = ending(error)
     except Exception:
         log.exception("stream %s failed", asked.id)
-        last = Error(message=INTERNAL, code="internal_error")
+        last = ending(WeirError(INTERNAL))
     if not ended:
         last.seq = seq + 1
         yield last
@@ -149,7 +151,7 @@ async def _written(
                 data = encode(event)
             except Exception:  # it may hold what no format can: a text that is not Unicode, say
                 log.exception("an event cannot be written")
-                yield encode(Error(message=INTERNAL, code="internal_error", seq=event.seq))
+                yield encode(replace(ending(WeirError(INTERNAL)), seq=event.seq))
                 return
             if data:
                 yield data

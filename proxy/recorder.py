@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.chunk import TextAlone, beside, choice_of, unnamed
+from proxy.chunk import TextAlone, beside, beside_call, choice_of, unnamed
 from proxy.events import (
     Event,
     Finish,
@@ -20,8 +20,6 @@ from proxy.events import (
 
 _OF_ALL_CHUNKS = frozenset({"id", "object", "created", "model", "choices", "obfuscation"})  # the last one pads
 _OF_AN_END = ("index", "delta", "logprobs", "finish_reason")
-_OF_A_CALL = ("index", "id", "function")
-_OF_A_FUNCTION = ("name", "arguments")
 _THOUGHTS = ("reasoning_content", "reasoning")  # vendors do not agree
 
 
@@ -72,7 +70,7 @@ class Recorder:
             self._raw, self._told = raw, set()
             chunk = self._chunk(raw, first=type(event) is Start)
         if isinstance(event, ToolInputDelta):
-            event = msgspec.structs.replace(event, extra=beside_call(event, raw))
+            event = msgspec.structs.replace(event, extra=beside_call(raw, event.index, event.slot, event.id))
         choice = None if isinstance(event, Usage) else self._choice(event, raw)
         return msgspec.structs.replace(event, raw=None, parts=1, choice=choice, chunk=chunk)
 
@@ -117,20 +115,6 @@ def _names_of(thought: ReasoningDelta, raw: bytes) -> tuple[str, ...]:
     """Under which names it was said: those have to come with it, empty, where it is not the usual one."""
     delta = choice_of(raw, thought.index).get("delta") or {}
     return tuple(name for name in _THOUGHTS if delta.get(name))
-
-
-def beside_call(event: ToolInputDelta, raw: bytes) -> dict[str, Any] | None:
-    """What else stood in the piece of a tool call, such as the signature that Gemini wants back."""
-    calls = (choice_of(raw, event.index).get("delta") or {}).get("tool_calls") or ()
-    # Some vendors number no calls, or all alike: those have ids.
-    call: dict[str, Any] = max(
-        calls, key=lambda it: (it.get("id") == event.id, (it.get("index") or 0) == event.slot), default={}
-    )
-    found = {name: it for name, it in call.items() if name not in _OF_A_CALL and it is not None}
-    if found.get("type") == "function":
-        del found["type"]
-    function = {name: it for name, it in (call.get("function") or {}).items() if name not in _OF_A_FUNCTION}
-    return found | ({"function": function} if function else {}) or None
 
 
 def _counted(usage: Usage) -> Usage:

@@ -73,6 +73,21 @@ async def test_a_page_of_a_named_origin_may_ask_and_read_the_answer() -> None:
         assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, PAGE), "a page cannot read why"
 
 
+async def test_a_page_can_read_that_weir_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.api.health.statistics", lambda weir: 1 / 0)
+    async with serving(origins=PAGE, **KEYS) as server:
+        key = {"authorization": "Bearer admin-key-1"}
+        got = await server.ask("GET", "/api/streaming/stats", origin=PAGE, **key)
+        assert (got.status, got.headers.get("access-control-allow-origin")) == (500, PAGE)
+
+
+async def test_a_page_may_ask_a_weir_in_its_readers_network() -> None:
+    """Chrome 104 to 141 send this with the question, and take a refusal for one."""
+    asked = {"access_control_request_method": "POST", "access_control_request_private_network": "true"}
+    async with serving(origins=PAGE, **KEYS) as server:
+        assert (await server.ask("OPTIONS", "/v1/chat/completions", origin=PAGE, **asked)).status == 200
+
+
 @pytest.mark.parametrize("origins", ["", PAGE])
 async def test_other_pages_may_not(origins: str) -> None:
     async with serving(origins=origins, **KEYS) as server:

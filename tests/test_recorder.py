@@ -314,3 +314,19 @@ def test_what_is_known_by_now_decides_what_is_said_again() -> None:
     for known, told in (("fp", None), ("other", {"system_fingerprint": "fp"})):
         recorder.know({"system_fingerprint": known})
         assert [recorder.bare(event).chunk for event in (first, second)] == [told, told]
+
+
+def test_an_empty_text_after_a_list_of_parts_takes_nothing_away() -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]
+    chunks = [chunk({"content": ""}), chunk({"content": parts}), chunk({"content": "hi"}), chunk({"content": ""})]
+    said = folded([*events_of(*chunks, chunk(finish="stop")), Finish()])["choices"][0]["message"]
+    assert said["content"] == [*parts, {"type": "text", "text": "hi"}]
+
+
+@pytest.mark.parametrize("at", ["start", "end"])
+def test_thoughts_in_details_alone_are_recorded_once(at: str) -> None:
+    details = {"reasoning_details": [{"type": "reasoning.text", "text": "hm", "index": 0}]}
+    chunks = [chunk({"role": "assistant"} | (details if at == "start" else {})), chunk({"content": "hi"})]
+    chunks.append(chunk(details if at == "end" else {}, finish="stop"))
+    events = [*events_of(*chunks), Finish()]
+    assert folded(replayed(bared(events))) == folded(events)

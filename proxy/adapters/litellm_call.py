@@ -28,9 +28,8 @@ _OPERATORS_FAULT = (
     "reached your specified api usage limits",
     "organization has been disabled",
 )
-_PATIENCE = re.compile(
-    r'"retryDelay":\s*"([0-9]+(?:[.][0-9]+)?)s"'
-)  # Google's Retry-After, which stands in the body alone
+# Google's Retry-After, which stands in the body alone.
+_RETRY_DELAY = re.compile(r'"retryDelay":\s*"([0-9]+(?:[.][0-9]+)?)s"')
 
 
 class UpstreamCall(httpx.AsyncBaseTransport):
@@ -103,7 +102,7 @@ class UpstreamCall(httpx.AsyncBaseTransport):
         said = refusal(response, text, self._config)
         if said.kind is Kind.REJECTED and any(phrase in text.lower() for phrase in _OPERATORS_FAULT):
             said.kind = Kind.AUTH
-        if said.retry_after is None and (told := _PATIENCE.search(text)):
+        if said.retry_after is None and (told := _RETRY_DELAY.search(text)):
             said.retry_after = float(told[1])
         return self.fail(said)
 

@@ -90,7 +90,7 @@ class TranslatedReader:
 
     def read(self, payload: bytes) -> list[Event]:
         """The events in one chunk. Raises ProviderError (garbled) if it is none, or whatever LiteLLM's parser does."""
-        if payload.startswith(b"[DONE]"):
+        if not payload or payload.startswith(b"[DONE]"):  # an empty one is the heartbeat of some gateways
             return []
         try:
             chunk = _decode(payload)
@@ -195,7 +195,11 @@ class _Choice:
         if choice.delta is not None:
             self.hear(choice.delta, events)
         if logprobs := _named(choice, ("logprobs",)):
-            events.append(Vendor(index=self._index, choice=logprobs))
+            last = events[-1] if events else None
+            if isinstance(last, TextDelta) and last.index == self._index:
+                last.choice = logprobs  # so that a mode may cut the text anew
+            else:
+                events.append(Vendor(index=self._index, choice=logprobs))
         self.end(choice.finish_reason, events)
 
     def hear(self, delta: Any, events: list[Event]) -> None:
@@ -230,9 +234,8 @@ class _Choice:
             self.ended = True
             # Some vendors end a tool call with their word for "stop"; OpenAI's clients look for this one.
             reason = "tool_calls" if reason == "stop" and self._given else reason
-            if (
-                reason == "tool_calls"
-            ):  # clients read the arguments as JSON, and Bedrock says nothing where there are none
+            if reason == "tool_calls":
+                # Clients read the arguments as JSON, and Bedrock says nothing where there are none.
                 bare = [slot for slot, given in self._given.items() if not given]
                 events += [ToolInputDelta(index=self._index, slot=slot, content="{}") for slot in bare]
             events.append(FinishStep(index=self._index, reason=reason))

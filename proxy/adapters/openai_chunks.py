@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.chunk import plain_text
+from proxy.chunk import plain_text, thinks
 from proxy.errors import Kind, ProviderError
 from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage, Vendor
 
@@ -37,19 +37,14 @@ class _Delta(msgspec.Struct, gc=False):
         """It holds a part of an answer for which there is no event."""
         if self.refusal or self.audio or self.images or self.function_call or isinstance(self.content, list):
             return True
-        return not (self.reasoning_content or self.reasoning or self.content) and self._thinks_in_details()
-
-    def _thinks_in_details(self) -> bool:
-        """Mostly they are said beside the thought; some models say it there alone (MiniMax's `reasoning_split`)."""
-        details = self.reasoning_details if isinstance(self.reasoning_details, list) else ()
-        return any(isinstance(it, dict) and (it.get("text") or it.get("summary")) for it in details)
+        return not (self.reasoning_content or self.reasoning or self.content) and thinks(self.reasoning_details)
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: int | None = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
-    usage: dict[str, Any] | None = None  # Moonshot's
+    usage: Any = None  # Moonshot's
     error: Any = None
 
 
@@ -105,7 +100,8 @@ class ChunkReader:
         events: list[Event] = []
         for choice in chunk.choices or ():
             self._read_choice(chunk, choice, events)
-        if usage := chunk.usage or next((choice.usage for choice in chunk.choices or () if choice.usage), None):
+        told = (choice.usage for choice in chunk.choices or () if isinstance(choice.usage, dict))
+        if usage := chunk.usage or next(filter(None, told), None):
             self._usage = usage_of(usage)
             if not chunk.choices:
                 events.append(self._usage)

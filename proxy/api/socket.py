@@ -13,7 +13,7 @@ from proxy.api.outbox import Outbox
 from proxy.bucket import Bucket
 from proxy.durable.reader import Reader
 from proxy.errors import INTERNAL, RequestError, Stopped, WeirError
-from proxy.events import ENDS, Error, ending
+from proxy.events import ENDS, ending
 from proxy.pipeline.control import Control
 from proxy.pipeline.running import Running
 from proxy.pipeline.stream import CLIENT_GONE, SHUTDOWN
@@ -207,9 +207,8 @@ class Socket:
             log.exception("chat %s on socket %s failed", chat.id, self._connected.id)
             if self._chats.get(name) is chat:
                 self._over(name, chat)
-                await self._say(frames.stream_event(name, Error(message=INTERNAL, code="internal_error")))
-        if self._chats.get(name) is chat:  # it has had all of it before
-            self._over(name, chat)
+                await self._say(frames.stream_event(name, ending(WeirError(INTERNAL))))
+        self._over(name, chat)  # a client that came back may have had all of it before
         self._weir.sockets.count()
         self._close_if_done()
 
@@ -224,6 +223,8 @@ class Socket:
                 await self._say(frame)
 
     def _over(self, name: str, chat: Asked) -> None:
+        if self._chats.get(name) is not chat:
+            return
         if chat.stream is not None and not chat.stream.durable:
             chat.stream.close()  # it may never have begun: a control that comes now comes too late
         del self._chats[name]

@@ -28,9 +28,9 @@ async def read_stream(
     request: Request, stream_id: str, after: str | None = None, format: Format = "openai"
 ) -> Response:
     """Exactly what comes after a position: `Last-Event-ID`, as EventSource sends it, or else `after`; to the end."""
-    position = read_position(request.headers.get("last-event-id") or after)
+    position, traced = read_position(request.headers.get("last-event-id") or after), request.is_traced()
     reader = await request.weir.durable.read(stream_id, owner_of(request), request.id, position)
-    reader.journey.traced = request.is_traced()
+    reader.journey.traced = traced
     return reading(reader, format, request.weir.settings)
 
 

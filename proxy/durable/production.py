@@ -42,7 +42,7 @@ class Production:
             written.add(end)
         except Exception:
             log.exception("stream %s failed", written.id)
-            written.add(Error(message=INTERNAL, code="internal_error", status=500))
+            written.add(ending(WeirError(INTERNAL)))
         await written.finished
 
     async def _write(self, events: AsyncGenerator[Event, None]) -> None:

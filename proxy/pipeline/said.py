@@ -1,31 +1,24 @@
 """What a provider has said so far, as the assistant message that a conversation keeps."""
 
-import copy
 from typing import Any
 
-from proxy.chunk import add_delta, choice_of
-from proxy.events import Event, ReasoningDelta, TextDelta, ToolInputDelta, commits
-from proxy.recorder import beside_call
+from proxy.chunk import add_delta
+from proxy.events import Event, TextDelta, ToolInputDelta, commits
+from proxy.pipeline.thoughts import Thoughts, signature_of
 from proxy.session.messages import SAID_BY
 
 _JOIN = 256  # pieces of text are joined now and then: a short string costs more than what it says
-_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")  # of a delta, as vendors name them
 
 
 class Said:
-    """Adds up the first choice of an answer; with `thoughts`, also what led to its tool calls, and their signatures.
+    """Adds up the first choice of an answer; with `thoughts`, also those that led to its tool calls."""
 
-    Vendors that think want those back with the results, or refuse the request: DeepSeek, Anthropic, Gemini. Thoughts
-    that led to no call nobody wants back.
-    """
-
-    def __init__(self, *, thoughts: bool = False) -> None:
+    def __init__(self, thoughts: Thoughts | None = None) -> None:
         self._pieces: list[str] = []
         self._calls: dict[int, dict[str, Any]] = {}
         self._more = False  # something else was said, or by another choice
-        self._thoughts: dict[str, Any] | None = {} if thoughts else None
+        self._thoughts = thoughts
         self._signed = False  # there is more in a call than OpenAI has
-        self._raw: bytes | None = None  # the chunk whose thoughts were kept last
 
     def add(self, event: Event) -> None:
         kind = type(event)
@@ -38,7 +31,7 @@ class Said:
         elif commits(event):
             self._more = True
         if self._thoughts is not None and kind is not TextDelta and not event.index:
-            self._add_thought(event, self._thoughts)
+            self._thoughts.add(event)
 
     @property
     def is_text(self) -> bool:
@@ -54,11 +47,10 @@ class Said:
         if not text and not calls:
             return None
         message: dict[str, Any] = {"role": "assistant", "content": text or None}
-        if calls:
-            message["tool_calls"] = calls
-        if calls and (self._thoughts or self._signed):
-            message |= {**(self._thoughts or {}), SAID_BY: said_by}
-        return message
+        if not calls:
+            return message
+        beside = self._thoughts.fields() if self._thoughts else {}
+        return {**message, "tool_calls": calls, **beside} | ({SAID_BY: said_by} if beside or self._signed else {})
 
     def _add_call(self, event: ToolInputDelta) -> None:
         call = self._calls.setdefault(
@@ -67,17 +59,6 @@ class Said:
         call["id"] = event.id or call["id"]
         call["function"]["name"] = event.name or call["function"]["name"]
         call["function"]["arguments"] += event.content
-        if self._thoughts is not None and event.id:  # the first piece has what else there is
-            more = event.extra if event.raw is None else beside_call(event, event.raw)
-            if more:
-                self._signed = True
-                add_delta(call, copy.deepcopy(more))
-
-    def _add_thought(self, event: Event, thoughts: dict[str, Any]) -> None:
-        if event.raw is None:
-            if isinstance(event, ReasoningDelta):
-                add_delta(thoughts, {_THOUGHTS[0]: event.content, **copy.deepcopy(event.extra or {})})
-        elif event.raw is not self._raw:
-            self._raw = event.raw
-            delta = choice_of(event.raw, 0).get("delta") or {}
-            add_delta(thoughts, {name: delta[name] for name in _THOUGHTS if delta.get(name)})
+        if self._thoughts is not None and event.id and (signature := signature_of(event)):
+            self._signed = True
+            add_delta(call, signature)

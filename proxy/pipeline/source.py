@@ -14,6 +14,7 @@ from proxy.pipeline.failover import Failover
 from proxy.pipeline.routing import Route, going_on
 from proxy.pipeline.said import Said
 from proxy.pipeline.stream import Stream
+from proxy.pipeline.thoughts import Thoughts
 from proxy.request import ChatRequest
 from proxy.tasks import end
 
@@ -169,7 +170,7 @@ class Source:
 
     def _nothing(self) -> Said:
         """What has been said, at the beginning."""
-        return Said(thoughts=self._remembers)
+        return Said(Thoughts() if self._remembers else None)
 
     def _go_on_from(self, said: str) -> None:
         """Some vendors refuse a last message that ends in blanks: those are kept from them."""

@@ -77,7 +77,8 @@ def _with_calls(message: Message, ids: set[str]) -> Messages:
     rest = {name: value for name, value in message.items() if name != "tool_calls"}
     if calls:
         return [message if len(calls) == len(message["tool_calls"]) else {**rest, "tool_calls": calls}]
-    return [rest] if rest.get("content") else []
+    # The thoughts led to those calls, and some vendors refuse them without.
+    return [_told_to("", rest) if SAID_BY in rest else rest] if rest.get("content") else []
 
 
 def told_to(provider_id: str, messages: Messages) -> Messages:

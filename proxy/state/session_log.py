@@ -55,7 +55,8 @@ def read_log(session_id: str, entries: Sequence[Entry], told: str | None, now: f
         id, at, record = each[0], _time_of(each), _record(each)
         if isinstance(record, Asked):
             if record.replaces:
-                _take_back(turns, record.messages)
+                for gone in replaced([*turns.values()], record):
+                    del turns[gone.id]
             state: Literal["broken", "running"] = "broken" if now - at > LOST else "running"
             turns[id] = Turn(id=id, stream_id=record.stream_id, state=state, began=at, messages=record.messages)
         elif isinstance(record, Answered):
@@ -85,16 +86,22 @@ def _record(each: Entry) -> Asked | Answered | Feedback | None:
     return None
 
 
-def _take_back(turns: dict[str, Turn], messages: Messages) -> None:
-    """Takes the last answer off, with the results and instructions it went on from; nothing, if it answered others:
-    what is asked once more may not have come here the first time.
+def replaced(turns: Sequence[Turn], asked: Asked) -> Sequence[Turn]:
+    """The last answer, with the results and instructions it went on from; nothing, if it answered other messages: what
+    is asked once more may not have come here the first time. A stream that another replica took over takes the place
+    of all that it was asked before.
     """
-    last = [*turns.values()]
-    while len(last) > 1 and (results_in(last[-1].messages) or last[-1].stream_id == last[-2].stream_id):
-        last.pop()
-    if last and last[-1].messages == messages:
-        for turn in [*turns.values()][len(last) - 1 :]:
-            del turns[turn.id]
+    if own := [turn for turn in turns if turn.stream_id == asked.stream_id]:
+        return own
+    at = len(turns) - 1
+    while at > 0 and turns[at].messages != asked.messages and _goes_on(turns[at], turns[at - 1]):
+        at -= 1
+    return turns[at:] if turns and turns[at].messages == asked.messages else []
+
+
+def _goes_on(turn: Turn, before: Turn) -> bool:
+    """Whether it is part of the same answer: of a call's results, or of an instruction."""
+    return bool(results_in(turn.messages)) or turn.stream_id == before.stream_id
 
 
 def _end(turn: Turn, answers: list[AnswerRecord], at: float) -> None:

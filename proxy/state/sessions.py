@@ -17,7 +17,7 @@ import msgspec
 from proxy.adapter import Messages
 from proxy.errors import RequestError, StoreAway
 from proxy.session.conversation import SESSION_ID, AnswerRecord, Feedback, Session
-from proxy.state.session_log import Answered, Asked, entry, read_log
+from proxy.state.session_log import Answered, Asked, entry, read_log, replaced
 from proxy.state.session_room import Held, Keys, drop_oldest
 from proxy.state.store import Lost, Store
 
@@ -77,11 +77,13 @@ class SessionStore:
         With `replace_last` the turn takes the place of the last answer to the same messages. Raises RequestError (413)
         for more than can be kept.
         """
-        asked = entry(Asked(stream_id, messages, replace_last))
+        record = Asked(stream_id, messages, replace_last)
+        asked = entry(record)
         if _length(asked) > MOST_OF_A_TURN:
             said = f"the messages of one turn of a session may have {MOST_OF_A_TURN // 1024**2} MiB"
             raise RequestError(said, status=413, code="turn_too_large", param="messages")
-        turn, held = await self._begin(ref, asked, 0 if replace_last else 1)
+        before = await self.load(ref) if replace_last else None
+        turn, held = await self._begin(ref, asked, 1 - len(replaced(before.turns, record)) if before else 1)
         await self._make_room(ref, held)
         try:
             session = await self.load(ref, until=turn) if read else None
@@ -217,13 +219,15 @@ class SessionStore:
 
 
 def _written(turn: str, answers: list[AnswerRecord]) -> dict[str, bytes]:
-    """What is written down of `answers`: who gave them, where what they said is too much, or no Unicode."""
-    with contextlib.suppress(UnicodeEncodeError):
+    """What is written down of `answers`: where what they said cannot be kept, who gave them and why not."""
+    try:
         answered = entry(Answered(turn, answers))
         if _length(answered) <= MOST_OF_A_TURN:
             return answered
-    said = "more than can be kept"
-    return entry(Answered(turn, [AnswerRecord(provider=it.provider, end="error", error=said) for it in answers]))
+        why = "more than can be kept"
+    except UnicodeEncodeError:
+        why = "no Unicode, which cannot be kept"
+    return entry(Answered(turn, [AnswerRecord(provider=it.provider, end="error", error=why) for it in answers]))
 
 
 def _length(fields: dict[str, bytes]) -> int:

@@ -78,7 +78,7 @@ def _own(event: Event) -> dict[str, Any]:
         case Vendor(raw=bytes(raw)):
             return {"data": msgspec.Raw(raw)}
         case Vendor(choice=dict(choice)):
-            return {"data": choice}
+            return {"data": {**(event.chunk or {}), **choice}}
         case Steered():
             return {"instruction": event.instruction}
         case Recovered():

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.chunk import beside, choice_of, unnamed
+from proxy.chunk import beside, call_in, choice_of, unnamed
 from proxy.errors import WeirError
 from proxy.events import (
     Abort,
@@ -204,6 +204,9 @@ def _delta(event: Event) -> dict[str, Any] | None:
 def _call(event: ToolInputDelta) -> dict[str, Any]:
     more = event.extra or {}
     call: dict[str, Any] = {"index": event.slot, **more}
+    if event.raw is not None:  # the pieces that leave as they came have the number that the vendor gave
+        given = call_in(event.raw, event.index, event.slot, event.id).get("index")
+        call["index"] = event.slot if given is None else given
     if event.id is not None:
         call = {**call, "id": event.id, "type": more.get("type", "function")}
     if event.content or event.name or not more:

@@ -20,6 +20,7 @@ class Fold:
         self._usage: Usage | None = None
         self._before: dict[int, dict[str, Any]] = {}  # the choices, when the reader steered last
         self._text_alone = TextAlone()
+        self._one = type(encoder) is ChunkEncoder  # whose choices are its events' own
 
     def add(self, event: Event) -> None:
         if type(event) is TextDelta and self._is_known(event):  # nearly all of them
@@ -50,7 +51,7 @@ class Fold:
 
     def _is_known(self, event: TextDelta) -> bool:
         """Whether it is a piece of text and nothing else, so that its chunk need be neither written nor read."""
-        if event.index not in self._choices or event.source or self._encoder.held:
+        if not self._one or event.index not in self._choices or self._encoder.held:
             return False
         raw = event.raw
         if raw is None or event.choice != {}:

@@ -143,7 +143,6 @@ ODDS = {"content": [{"token": "Hi", "logprob": -0.5, "top_logprobs": []}]}
             None,
             False,
         ),
-        ("gemini", "odds", {"logprobs": ODDS}, None, False),
         ("azure", "refused", {"delta": {"refusal": "I can't."}}, None, True),
         ("azure", "sources", {}, {"citations": ["https://a"]}, False),
     ],
@@ -155,6 +154,11 @@ async def test_what_stands_beside_the_text_is_kept(
     assert [event for event in events if isinstance(event, Vendor)] == [
         Vendor(choice=choice, chunk=chunk, answer=is_answer)
     ]
+
+
+async def test_log_probabilities_stand_beside_the_text_they_are_of(world: World) -> None:
+    events = await play((await world.adapter("gemini", "odds")).stream_chat(HI))
+    assert [event.choice for event in events if isinstance(event, TextDelta)][:1] == [{"logprobs": ODDS}]
 
 
 async def test_cohere_says_why_it_ends_and_what_it_thinks(world: World) -> None:

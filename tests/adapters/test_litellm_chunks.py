@@ -183,3 +183,15 @@ def test_every_call_has_an_id() -> None:
     ids = [event.id for event in events if isinstance(event, ToolInputDelta)]
     assert None not in ids
     assert len(set(ids)) == 2
+
+
+def test_log_probabilities_of_a_translated_vendor_stand_beside_its_text() -> None:
+    probable = {"content": [{"token": "a"}]}
+    choice = SimpleNamespace(index=0, delta=Piece("a"), logprobs=probable, finish_reason=None)
+    said = VendorReader("m").read(SimpleNamespace(choices=[choice], usage=None))
+    assert said[1:] == [TextDelta(content="a", choice={"logprobs": probable})], "a Vendor event would end each piece"
+
+
+def test_an_empty_event_of_a_translated_vendor_is_a_heartbeat() -> None:
+    parser = SimpleNamespace(chunk_parser=lambda _: SimpleNamespace(choices=[], usage=None))
+    assert TranslatedReader(VendorReader("m"), parser, lambda *_: None).read(b"") == []

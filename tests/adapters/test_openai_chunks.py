@@ -335,3 +335,10 @@ def test_a_stream_that_is_not_complete_is_cut(chunks: list[Any], least: int) -> 
     with pytest.raises(ProviderError) as raised:
         finished(*chunks, least=least)
     assert raised.value.kind is Kind.CUT
+
+
+@pytest.mark.parametrize("usage", [0, [], "none"])
+def test_what_is_no_usage_in_a_choice_breaks_nothing(usage: object) -> None:
+    one = chunk({"content": "a"})
+    one["choices"][0]["usage"] = usage
+    assert any(isinstance(event, TextDelta) for event in ChunkReader(str).read(json.dumps(one).encode()))

@@ -31,6 +31,7 @@ from proxy.testing import (
 )
 from proxy.wire import KEEP_ALIVE
 from proxy.wire.formats import encoder_for
+from proxy.wire.openai_fold import Fold
 from tests.server import KEY, LIMIT, Server, chat, serving
 
 pytestmark = pytest.mark.anyio
@@ -515,3 +516,21 @@ async def test_openais_sdk_passes_over_the_keep_alives_of_a_durable_answer(serve
         asyncio.get_running_loop().call_later(0.2, more.set)
         said = [chunk.choices[0].delta.content or "" async for chunk in stream]
     assert "".join(said) == "Hello"
+
+
+async def test_an_answer_that_is_not_streamed_reads_few_of_its_chunks(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Any] = []
+    add = Fold._add
+
+    def noted(self: Fold, it: dict[str, Any]) -> None:
+        read.append(it)
+        add(self, it)
+
+    monkeypatch.setattr(Fold, "_add", noted)
+    async with ScriptedUpstream(text(*map(str, range(50)))) as upstream:
+        await server.register(upstream)
+        got = await server.ask("POST", "/v1/chat/completions", chat(stream=False))
+    assert got.body["choices"][0]["message"]["content"] == "".join(map(str, range(50)))
+    assert len(read) < 10

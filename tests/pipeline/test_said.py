@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 
 from proxy.events import ReasoningDelta, Start, TextDelta, ToolInputDelta
 from proxy.pipeline.said import Said
+from proxy.pipeline.thoughts import Thoughts
 from proxy.testing import chunk
 from tests.wire.test_openai import read
 
 
 def said(*events: object, thoughts: bool = False) -> Said:
-    it = Said(thoughts=thoughts)
+    it = Said(Thoughts() if thoughts else None)
     for event in events:
         it.add(event)  # type: ignore[arg-type]
     return it

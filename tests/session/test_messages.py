@@ -6,6 +6,7 @@ import pytest
 
 from proxy.session.messages import (
     MOST_INSTRUCTIONS,
+    SAID_BY,
     Message,
     bounded,
     calls_of,
@@ -139,3 +140,10 @@ def test_what_a_provider_said_beside_its_calls_is_told_to_nobody_else() -> None:
     assert told_to("two", [{**says(), "said_by": "one"}]) == [says()], "its calls were left out"
     for odd in ({"tool_calls": 5}, {"tool_calls": [5, {}, {"function": 5}]}):
         assert told_to("two", [{**user(), **odd, "said_by": 5}])[0]["role"] == "user", "a client may send anything"
+
+
+def test_thoughts_go_with_the_calls_that_nobody_answered() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"role": "assistant", "content": "I look", "tool_calls": [call], "reasoning_content": "hm", SAID_BY: "a"}
+    user = {"role": "user", "content": "hi"}
+    assert paired([user, said], [user]) == [user, {"role": "assistant", "content": "I look"}]

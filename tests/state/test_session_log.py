@@ -66,6 +66,23 @@ def test_a_turn_takes_the_place_of_the_one_before() -> None:
     assert states(Asked("a", [], replaces=True)) == ["running"], "there was none before"
 
 
+RESULTS = {"role": "tool", "tool_call_id": "c", "content": "42"}
+
+
+def test_results_that_are_sent_once_more_take_the_place_of_their_own_turn() -> None:
+    before = [Asked("a", [USER]), ended(1)]
+    assert streams(*before, Asked("b", [RESULTS]), ended(3), Asked("c", [RESULTS], replaces=True)) == ["a", "c"]
+    assert streams(*before, Asked("b", [RESULTS]), Asked("b", [RESULTS], replaces=True)) == ["a", "b"], "taken over"
+
+
+def test_a_steered_stream_that_is_taken_over_takes_the_place_of_all_its_turns() -> None:
+    """What it asks holds all of them."""
+    steered = {"role": "user", "content": "shorter"}
+    told = [USER, {"role": "assistant", "content": "ok"}, steered]
+    again = Asked("a", told, replaces=True)
+    assert streams(Asked("a", [USER]), ended(1, "abort"), Asked("a", [steered]), again) == ["a"]
+
+
 def streams(*records: Any) -> list[str]:
     session = read_log("s", log(*records), None, 0.0)
     return [turn.stream_id for turn in session.turns] if session else []

@@ -155,6 +155,17 @@ async def test_the_last_turn_can_be_replaced(one: SessionStore) -> None:
     assert (await one.recent(ANN))[0].turns == 1
 
 
+async def test_turns_are_counted_as_they_are_kept(one: SessionStore) -> None:
+    await say(one, "a", "1")
+    await say(one, "never came", "2", replace_last=True)
+    assert (await one.recent(ANN))[0].turns == len((await loaded(one)).turns) == 2
+    begun = await one.begin(REF, [{"role": "tool", "tool_call_id": "c", "content": "42"}], "results")
+    await one.end(REF, begun.turn, [says("3")])
+    begun = await one.begin(REF, [user("never came")], "once more", replace_last=True)
+    await one.end(REF, begun.turn, [says("better")])
+    assert (await one.recent(ANN))[0].turns == len((await loaded(one)).turns) == 2
+
+
 async def test_feedback_is_kept(one: SessionStore, two: SessionStore) -> None:
     feedback = Feedback(stream_id="s", position=7, rating="down", remark="wrong", source="fast")
     assert not await one.add_feedback(REF, feedback), "there is no such session"

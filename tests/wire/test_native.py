@@ -92,3 +92,7 @@ def test_a_vendors_json_is_written_as_it_came() -> None:
 
 def test_the_same_for_a_websocket() -> None:
     assert fields(TextDelta(content="a", seq=1)) == {"type": "text-delta", "content": "a", "source": "", "seq": 1}
+
+
+def test_sources_of_a_translated_vendor_are_told_in_our_own_format() -> None:
+    assert fields(Vendor(choice={}, chunk={"citations": ["u"]}))["data"] == {"citations": ["u"]}

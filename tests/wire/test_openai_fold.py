@@ -1,6 +1,7 @@
 """An answer that is not streamed is what OpenAI's own SDK makes of the stream."""
 
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ from proxy.events import (
     Usage,
 )
 from proxy.heading import Heading
+from proxy.merge import Merge
+from proxy.modes.chunked import Chunked
 from proxy.testing import chunk
 from proxy.wire.openai import ChunkEncoder
 from proxy.wire.openai_fold import Fold
@@ -354,3 +357,48 @@ def test_text_that_waits_for_the_rest_of_its_chunk_is_not_overtaken() -> None:
     thought, text = opened[-2:]
     more = read(chunk({"role": "assistant"}), *texts("x", "d", "e"))[-2:]
     assert content(*opened[1:-2], text, *more, thought) == "abcde"
+
+
+def test_text_is_added_up_unread_also_where_it_has_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [*read(chunk({"role": "assistant"}), *[chunk({"content": f"{at}"}) for at in range(50)]), Finish()]
+    fold, whole = Fold(ChunkEncoder(Heading("r1", "asked", ["asked"]))), list[Any]()
+    add = fold._add
+
+    def noted(it: dict[str, Any]) -> None:
+        whole.append(it)
+        add(it)
+
+    monkeypatch.setattr(fold, "_add", noted)
+    for event in events:
+        event.source = "main"  # as `Stream.paced` gives it to every event of a single source
+        fold.add(event)
+    assert len(whole) < 5
+    assert fold.completion()["choices"][0]["message"]["content"] == "".join(map(str, range(50)))
+
+
+def test_pieces_of_a_call_without_a_number_that_repeat_its_id_are_one_call() -> None:
+    first = {"id": "A", "type": "function", "function": {"name": "f", "arguments": '{"a"'}}
+    more = {"id": "A", "type": "function", "function": {"arguments": ":1}"}}
+    said = message(chunk({"tool_calls": [first]}), chunk({"tool_calls": [more]}))
+    assert [call["function"]["arguments"] for call in said["tool_calls"]] == ['{"a":1}']
+
+
+@pytest.mark.anyio
+async def test_a_call_has_one_number_where_a_mode_takes_a_chunk_of_it_apart() -> None:
+    def call(**more: object) -> dict[str, object]:
+        return {"index": 0, **more}
+
+    first = call(id="A", type="function", function={"name": "f", "arguments": "{}"})
+    second = call(id="B", type="function", function={"name": "g", "arguments": ""})
+    chunks = [chunk({"content": "x "}), chunk({"tool_calls": [first]})]
+    chunks.append(chunk({"content": "and ", "tool_calls": [second]}))
+    chunks.append(chunk({"tool_calls": [call(function={"arguments": "[1]"})]}))
+
+    async def events() -> AsyncGenerator[Event, None]:
+        for event in [*read(*chunks, chunk(finish="tool_calls")), Finish()]:
+            yield event
+
+    async with Merge({"a": events()}) as merge:
+        shaped = [event async for event in Chunked().generate(merge)]
+    calls = folded(shaped)["choices"][0]["message"]["tool_calls"]
+    assert [it["function"].get("arguments") for it in calls] == ["{}", "[1]"]
