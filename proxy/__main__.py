@@ -86,7 +86,7 @@ def _serve(options: argparse.Namespace) -> int:
     configure(settings.log_level)
     if options.config:
         asyncio.run(check(options.config))
-        os.environ["WEIR_CONFIG"] = str(options.config.resolve())
+        os.environ["WEIR_CONFIG"] = str(options.config.absolute())  # links stay: Kubernetes swaps them
     serve(settings, options.host, options.port, options.workers)
     return 0
 

@@ -1,6 +1,7 @@
 """providers.yaml changes while Weir runs: taken up without dropping a stream, or refused with everything as it was."""
 
 import asyncio
+import shutil
 import signal
 from pathlib import Path
 
@@ -43,6 +44,22 @@ async def test_a_change_is_taken_up_and_no_stream_notices(tmp_path: Path, how: s
         await until(lambda: _holds(served.url, ["main", "new"]), "the new file was not taken up")
         gate.set()
         assert (await stream.text()).endswith("data: [DONE]\n\n"), "the stream of a removed provider was dropped"
+
+
+async def test_a_config_map_that_is_swapped_is_taken_up(tmp_path: Path) -> None:
+    """Kubernetes makes a new folder, turns the link `..data` to it, and removes the old one."""
+    async with ScriptedUpstream(text("hi")) as upstream:
+        folder = tmp_path / "config"
+        for name, provider_id in (("..1", "main"), ("..2", "new")):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "providers.yaml").write_text(config(upstream.url, provider_id))
+        (folder / "..data").symlink_to("..1")
+        (folder / "providers.yaml").symlink_to("..data/providers.yaml")
+        async with weir(tmp_path, str(folder / "providers.yaml")) as served:
+            (folder / "..tmp").symlink_to("..2")
+            (folder / "..tmp").rename(folder / "..data")
+            shutil.rmtree(folder / "..1")
+            await until(lambda: _holds(served.url, ["new"]), "the new file was not taken up")
 
 
 async def test_a_wrong_file_changes_nothing_and_says_why(tmp_path: Path) -> None:
