@@ -15,7 +15,7 @@ from proxy.errors import ConfigError, StoreAway
 from proxy.pipeline.routing import Router
 from proxy.provider import ProviderConfig, mistakes
 from proxy.state.circuits import CircuitStore
-from proxy.state.providers import ProviderStore
+from proxy.state.providers import ProviderStore, Stored
 from proxy.state.sessions import SessionStore
 from proxy.state.stats import StatsStore
 from proxy.state.store import Lost, Store
@@ -45,6 +45,7 @@ class Fleet:
         self._gone: dict[str, float] = {}  # registrations that were removed, and when
         self._edits = 0  # of `_stored`, by this replica's own clients
         self._version: str | None = None
+        self._age: str | None = None  # of the registrations that this replica has seen
         self._task: asyncio.Task[None] | None = None
         self._last_slow = -SLOW_BEAT
         self._said: dict[str, str] = {}  # of each provider's trouble, and under "" of the fleet's: not to say it twice
@@ -123,19 +124,21 @@ class Fleet:
                     up.circuit.changed = False
         await self.sessions.settle()
         version = await attempt("providers", self.providers.version())
-        if version is None:
-            if self._version is not None:
-                log.warning("Redis has lost its memory: registering again what this replica knows")
-            for up in self.router:
-                up.circuit.changed = up.circuit.generation > 0
-            await attempt("providers", self.providers.restore(self._stored))
-            version = await attempt("providers", self.providers.version())
-        if version != self._version:
+        if version is None or version != self._version:
             edits = self._edits
             stored, verdicts = await attempt("providers", self._look())
+            if version is None or stored.age is None or self._age not in (None, stored.age, stored.before):
+                # Where somebody has begun anew before us, he knew less than we do.
+                if self._age is not None:
+                    log.warning("Redis has lost its memory: registering again what this replica knows")
+                for up in self.router:
+                    up.circuit.changed = up.circuit.generation > 0
+                await attempt("providers", self.providers.restore(self._stored, self._age))
+                version = await attempt("providers", self.providers.version())
+                stored, verdicts = await attempt("providers", self._look())
             if edits == self._edits:  # otherwise this is older than what was registered here meanwhile
-                await self._take(stored, verdicts)
-                self._version = version
+                await self._take(stored.configs, verdicts)
+                self._version, self._age = version, stored.age
         if slow:
             for process in await attempt("statistics", self.stats.dead()):
                 await attempt("statistics", self.stats.fold(process))
@@ -152,7 +155,7 @@ class Fleet:
             if known or now - self._gone[provider_id] >= 2 * FORGOTTEN:
                 del self._gone[provider_id]
 
-    async def _look(self) -> tuple[dict[str, str], dict[str, Verdict]]:
+    async def _look(self) -> tuple[Stored, dict[str, Verdict]]:
         return await self.providers.load(), await self.circuits.load()
 
     async def _take(self, stored: dict[str, str], verdicts: dict[str, Verdict]) -> None:

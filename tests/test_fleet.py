@@ -240,7 +240,7 @@ async def test_a_registration_this_replica_cannot_use_is_skipped(
     assert "sk-secret" not in line
     await forget(two.store)
     await two.beat()
-    assert (await two.providers.load())["odd"] == stored, "it is kept for those who can read it"
+    assert (await two.providers.load()).configs["odd"] == stored, "it is kept for those who can read it"
 
 
 async def test_a_redis_that_lost_its_memory_is_told_again(one: Replica, two: Replica, stores: Stores) -> None:
@@ -257,6 +257,33 @@ async def test_a_redis_that_lost_its_memory_is_told_again(one: Replica, two: Rep
         await replica.beat()
     assert one.serves() == two.serves() == late.serves() == ["a", "b"]
     assert late.router.get("b").circuit.verdict.open  # type: ignore[union-attr]
+
+
+async def test_who_knows_nothing_does_not_hide_that_redis_lost_its_memory(
+    one: Replica, two: Replica, stores: Stores
+) -> None:
+    """A replica that started while Redis was away may well be the first to find it empty."""
+    await one.add("a")
+    await one.beat()
+    await two.beat()
+    await forget(stores())
+    late = Replica(stores())
+    for replica in (late, one, two, late):
+        await replica.beat()
+        await replica.beat()
+    assert one.serves() == two.serves() == late.serves() == ["a"]
+
+
+async def test_nor_does_a_redis_that_dropped_the_registrations_alone(one: Replica, two: Replica) -> None:
+    """As an eviction would: what is read seldom goes first, and the version is read all the time."""
+    await one.add("a")
+    for replica in (one, two):
+        await replica.beat()
+    await one.store.client.delete(one.store.key("providers"))
+    await two.add("b")
+    for replica in (one, two, one):
+        await replica.beat()
+    assert one.serves() == two.serves() == ["a", "b"]
 
 
 async def test_telling_it_again_is_no_step_back(one: Replica, two: Replica, stores: Stores) -> None:

@@ -1,8 +1,20 @@
 """Providers registered over REST: a hash of id -> configuration, and the version that tells replicas to look again."""
 
+import secrets
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from proxy.state.store import Store
+
+_AGE = "~age"  # in the hash, beside the providers; no provider's id can begin so
+
+
+class Stored(NamedTuple):
+    """Provider id -> configuration, since Redis last lost its memory. Who began that `age` knew the one `before`."""
+
+    configs: dict[str, str]
+    age: str | None
+    before: str
 
 
 class ProviderStore:
@@ -19,10 +31,10 @@ class ProviderStore:
         found: str | None = await self._store.client.get(self._store.key("version"))
         return found
 
-    async def load(self) -> dict[str, str]:
-        """Provider id -> configuration."""
+    async def load(self) -> Stored:
         found: dict[str, str] = await self._store.client.hgetall(self._providers)
-        return found
+        age, _, before = found.pop(_AGE, "").partition(":")
+        return Stored(found, age or None, before)
 
     async def save(self, provider_id: str, config: str) -> None:
         async with self._store.client.pipeline(transaction=True) as pipe:
@@ -30,11 +42,12 @@ class ProviderStore:
             self._store.announce(pipe)
             await pipe.execute()
 
-    async def restore(self, configs: Mapping[str, str]) -> None:
-        """Puts back what a store has lost, but nothing over what was registered since."""
+    async def restore(self, configs: Mapping[str, str], age: str | None = None) -> None:
+        """Puts back what a store has lost since that `age`, but nothing over what was registered since."""
         async with self._store.client.pipeline(transaction=True) as pipe:
             for provider_id, config in configs.items():
                 pipe.hsetnx(self._providers, provider_id, config)
+            pipe.hsetnx(self._providers, _AGE, f"{secrets.token_hex(8)}:{age or ''}")
             self._store.announce(pipe, begin=True)
             await pipe.execute()
 

@@ -16,17 +16,17 @@ pytestmark = pytest.mark.anyio
 async def test_a_store_that_never_held_anything(stores: Stores) -> None:
     providers = ProviderStore(stores())
     assert await providers.version() is None
-    assert await providers.load() == {}
+    assert (await providers.load()).configs == {}
 
 
 async def test_saved_by_one_and_loaded_by_another(stores: Stores) -> None:
     one, two = ProviderStore(stores()), ProviderStore(stores())
     await one.save("a", '{"x": 1}')
     await two.save("b", '{"x": "é"}')
-    assert await one.load() == await two.load() == {"a": '{"x": 1}', "b": '{"x": "é"}'}
+    assert (await one.load()).configs == (await two.load()).configs == {"a": '{"x": 1}', "b": '{"x": "é"}'}
     await two.save("a", '{"x": 2}')
     await one.delete("b")
-    assert await one.load() == await two.load() == {"a": '{"x": 2}'}
+    assert (await one.load()).configs == (await two.load()).configs == {"a": '{"x": 2}'}
 
 
 async def test_every_change_is_a_version_never_seen_before(stores: Stores) -> None:
@@ -59,7 +59,7 @@ async def test_restoring_overwrites_nothing(stores: Stores) -> None:
     await asyncio.gather(one.restore({"a": "old", "b": "old"}), two.restore({"a": "old", "b": "old"}))
     await one.save("a", "new")
     await two.restore({"a": "old", "b": "old", "c": "old"})
-    assert await one.load() == {"a": "new", "b": "old", "c": "old"}
+    assert (await one.load()).configs == {"a": "new", "b": "old", "c": "old"}
 
 
 async def test_registrations_outlive_a_crash_of_redis(redis_server: RedisServer) -> None:
@@ -67,7 +67,7 @@ async def test_registrations_outlive_a_crash_of_redis(redis_server: RedisServer)
         await ProviderStore(stores()).save("a", "{}")
         redis_server.kill()
         redis_server.start()
-        assert await ProviderStore(stores()).load() == {"a": "{}"}
+        assert (await ProviderStore(stores()).load()).configs == {"a": "{}"}
         redis_server.kill()
         redis_server.start(empty=True)
         assert await ProviderStore(stores()).version() is None
@@ -82,4 +82,4 @@ async def test_only_who_tells_all_that_was_known_begins_a_version(stores: Stores
     assert await providers.version() is None
     await providers.restore({"b": "{}"})
     assert await providers.version() is not None
-    assert await providers.load() == {"a": "{}", "b": "{}"}
+    assert (await providers.load()).configs == {"a": "{}", "b": "{}"}
