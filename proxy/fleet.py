@@ -72,10 +72,17 @@ class Fleet:
         self.file = file
         await self._apply()
 
-    async def register(self, upstream: Upstream) -> None:
-        """Stores a registration for the whole fleet, and serves it here. Raises StoreAway."""
+    async def registered(self, provider_id: str) -> str | None:
+        """A registration as it is now: another replica may have changed it a moment ago. Raises StoreAway."""
+        return await self.store.wait("changing a provider", self.providers.get(provider_id))
+
+    async def register(self, upstream: Upstream, instead_of: str | None = None) -> None:
+        """Stores a registration for the whole fleet, and serves it here.
+
+        Raises StoreAway; store.Lost where it is no longer `instead_of` that is registered.
+        """
         config = msgspec.json.encode(upstream.config.private()).decode()
-        await self.store.wait("registering a provider", self.providers.save(upstream.id, config))
+        await self.store.wait("registering a provider", self.providers.save(upstream.id, config, instead_of))
         self._edits += 1
         self._stored[upstream.id] = config
         await self._change(self._put(upstream))

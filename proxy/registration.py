@@ -46,18 +46,20 @@ def check_managed(weir: Weir, provider_id: str) -> None:
         raise RequestError(message, status=409, code="provider_read_only")
 
 
-async def register(weir: Weir, config: ProviderConfig, *, verify: bool = False) -> Registered:
+async def register(
+    weir: Weir, config: ProviderConfig, *, verify: bool = False, instead_of: str | None = None
+) -> Registered:
     """Registers a provider with the whole fleet, or replaces the registration of that id.
 
     With `verify` it is asked something first, and registered whatever comes of that. Raises ConfigError if it can never
-    work, RequestError (409) if it stands in the file, StoreAway.
+    work, RequestError (409) if it stands in the file, StoreAway; store.Lost if `instead_of` is registered no more.
     """
     check_managed(weir, config.provider_id)
     upstream = weir.router.build(config, managed=True)
     try:
         await upstream.prepare()
         verified = await probe(upstream) if verify else None
-        await weir.fleet.register(upstream)
+        await weir.fleet.register(upstream, instead_of)
     except BaseException:
         await upstream.retire()
         raise

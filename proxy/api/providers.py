@@ -1,8 +1,10 @@
 """Providers, registered, listed, changed and removed while Weir runs."""
 
+import contextlib
 import re
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
@@ -14,6 +16,7 @@ from proxy.api.route import Route
 from proxy.errors import RequestError
 from proxy.provider import texts
 from proxy.registration import check_managed, checked, find
+from proxy.state.store import Lost
 from proxy.upstream import Upstream
 from proxy.weir import Weir
 
@@ -41,12 +44,15 @@ async def get_provider(request: Request, provider_id: str) -> Response:
 @router.patch("/providers/{provider_id}")
 async def change(request: Request, provider_id: str) -> Response:
     """Changes the fields given, as JSON merge patch (RFC 7396): `null` puts a field back to its default."""
-    changes = await _read(request)
-    upstream = find(request.weir, provider_id)
+    weir, changes = request.weir, await _read(request)
     if changes.get("provider_id", provider_id) != provider_id:
         raise RequestError("provider_id: cannot be changed; register a new provider", param="provider_id")
-    check_managed(request.weir, provider_id)
-    return await _take(request.weir, _merged(upstream.config.private(), changes), created=200)
+    check_managed(weir, provider_id)
+    while True:
+        known = await weir.fleet.registered(provider_id)
+        old = msgspec.json.decode(known) if known else find(weir, provider_id).config.private()
+        with contextlib.suppress(Lost):  # somebody has changed it meanwhile, on another replica perhaps
+            return await _take(weir, _merged(old, changes), created=200, instead_of=known)
 
 
 @router.delete("/providers/{provider_id}")
@@ -73,13 +79,13 @@ def _merged(old: Any, changes: Any) -> Any:
     return {name: value for name, value in merged.items() if value is not None}
 
 
-async def _take(weir: Weir, body: dict[str, Any], created: int) -> Response:
+async def _take(weir: Weir, body: dict[str, Any], created: int, instead_of: str | None = None) -> Response:
     verify = body.pop("verify", False)
     config = checked(body)
     if weir.pipeline.registry.adapter(config.provider_type).only_in_file:
         message = f"provider_type: {config.provider_type!r} runs code of the operator's; write it into providers.yaml"
         raise RequestError(message, code="invalid_provider", param="provider_type")
-    upstream, verified = await registration.register(weir, config, verify=verify)
+    upstream, verified = await registration.register(weir, config, verify=verify, instead_of=instead_of)
     return json_response(_shown(upstream) | ({"verified": verified} if verify else {}), created)
 
 

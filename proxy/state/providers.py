@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from proxy.state.store import Store
+from proxy.state.store import Lost, Store
 
 _AGE = "~age"  # in the hash, beside the providers; no provider's id can begin so
 
@@ -36,8 +36,18 @@ class ProviderStore:
         age, _, before = found.pop(_AGE, "").partition(":")
         return Stored(found, age or None, before)
 
-    async def save(self, provider_id: str, config: str) -> None:
+    async def get(self, provider_id: str) -> str | None:
+        found: str | None = await self._store.client.hget(self._providers, provider_id)
+        return found
+
+    async def save(self, provider_id: str, config: str, instead_of: str | None = None) -> None:
+        """Raises store.Lost where another configuration is there by now than the one that this is to replace."""
         async with self._store.client.pipeline(transaction=True) as pipe:
+            if instead_of is not None:
+                await pipe.watch(self._providers)
+                if await pipe.hget(self._providers, provider_id) != instead_of:
+                    raise Lost
+                pipe.multi()
             pipe.hset(self._providers, provider_id, config)
             self._store.announce(pipe)
             await pipe.execute()

@@ -202,3 +202,19 @@ async def _knows(replica: Weir, expected: int = 200) -> bool:
 async def _is_degraded(replica: Weir) -> bool:
     status, body = await call(f"{replica.url}/health/ready")
     return status == 200 and body["status"] == "degraded"
+
+
+async def test_changes_on_two_replicas_both_last(three: list[Weir]) -> None:
+    await call(f"{three[0].url}/providers", provider(refuse()))
+    await until(lambda: _knows(three[1]), "the registration did not arrive")
+    for number in range(1, 6):
+        changes: tuple[dict[str, Any], ...] = (
+            {"priority": number},
+            {"context_window": 1000 + number},
+            {"models": [f"m{number}"]},
+        )
+        told = zip(three, changes, strict=True)
+        answers = await asyncio.gather(*(call(f"{it.url}/providers/main", body, "PATCH") for it, body in told))
+        assert [status for status, _ in answers] == [200, 200, 200]
+        _, shown = await call(f"{three[0].url}/providers/main", {}, "PATCH")  # which reads what is registered now
+        assert (shown["priority"], shown["context_window"], shown["models"]) == (number, 1000 + number, [f"m{number}"])
