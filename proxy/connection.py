@@ -11,12 +11,17 @@ from proxy.errors import RequestError
 
 ABORT = "weir.abort"  # in `scope["extensions"]`: drops the connection, and what the client has not taken of it
 WAITING = 16 * 1024  # bytes that wait here, and again in the kernel, for a client that is slower than we are
+MOST_HEAD = 512 * 1024  # bytes of a head, or of what follows a body: with each read the parser joins them anew
+HEAD_DUE = 60.0  # seconds for the head to come, on a new connection and from its first byte on
 
 
 class Connection(HttpToolsProtocol):
-    """Lets go of a client that takes nothing, keeps little on its way to a slow one, and answers what is not HTTP in
-    OpenAI's error shape, as all else.
+    """Lets go of a client that takes nothing, or never comes to the point, keeps little on its way to a slow one, and
+    answers what is not HTTP in OpenAI's error shape, as all else.
     """
+
+    _fruitless = 0  # bytes since the last piece of a request that was of use
+    _head_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """What has left cannot be overtaken, or stopped: by default that is megabytes."""
@@ -25,9 +30,41 @@ class Connection(HttpToolsProtocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WAITING)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cease()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._fruitless += len(data)
+        super().data_received(data)
+        if self._fruitless > MOST_HEAD and not self.transport.is_closing():
+            if self.cycle is None or self.cycle.response_complete:
+                self.send_400_response(f"its head is larger than {MOST_HEAD} bytes")
+            else:
+                self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        self._fruitless = 0
+        self._cease()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._fruitless = 0
+        super().on_body(body)
+
+    def _expect_head(self) -> None:
+        self._cease()
+        self._head_due = self.loop.call_later(HEAD_DUE, self.transport.abort)
+
+    def _cease(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._expect_head()
         # uvicorn's own close() waits until the client has taken everything: here, for ever.
         self.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
 

@@ -1,6 +1,7 @@
 """uvicorn's connection, with two habits changed."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
@@ -23,6 +24,46 @@ async def test_what_is_not_http_is_told_so_in_openais_shape() -> None:
         status, body = await server.raw(b"NOT HTTP AT ALL\r\n\r\n")
     assert status == 400
     assert msgspec.json.decode(body)["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"GET / HTTP/1.1\r\nx-a: ", b"y"),
+        (b"GET / HTTP/1.1\r\n", b"x-a: y\r\n"),
+        (b"GET /", b"y"),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"x-a: y\r\n"),
+    ],
+    ids=["a header", "headers", "a path", "trailers"],
+)
+async def test_a_request_without_end_is_cut_off(begin: bytes, more: bytes) -> None:
+    """All of it is kept until it is complete, and anybody may send it, without a key."""
+    async with serving() as server, asyncio.timeout(10):
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(begin)
+        with pytest.raises(ConnectionError):
+            for _ in range(1000):
+                writer.write(more * (65536 // len(more)))
+                await writer.drain()
+                await asyncio.sleep(0)
+        writer.close()
+
+
+async def test_a_large_head_that_ends_is_none_of_these() -> None:
+    async with serving() as server:
+        head = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\nx-a: " + b"y" * 100_000
+        assert (await server.raw(head + b"\r\n\r\n"))[0] == 200
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT"])
+async def test_a_connection_that_asks_nothing_is_closed(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.connection.HEAD_DUE", 0.05)
+    async with serving() as server, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(begun)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
 
 
 async def test_a_client_that_takes_nothing_loses_its_connection() -> None:
