@@ -1,9 +1,11 @@
 """Running under uvicorn: which addresses are safe, and how a process says goodbye."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import time
@@ -55,6 +57,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
         timeout_graceful_shutdown=int(settings.grace) + 5,
         **OPTIONS,
     )
+    _open_as_many_files_as_may_be()
     for sig in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them once more at the end; we have obeyed by then
         signal.signal(sig, lambda *_: None)
     if workers == 1:
@@ -63,6 +66,13 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
     sockets = [config.bind_socket()]
     log.info("listening on http://%s:%s with %d workers", host, port, workers)
     _Supervisor(config, sockets=sockets).run()
+
+
+def _open_as_many_files_as_may_be() -> None:
+    """A stream holds two. By default Linux gives a process 1,024 until it asks for more; its workers inherit them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # there are systems that have less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def app() -> FastAPI:

@@ -1,7 +1,10 @@
 """Which addresses are safe, and the order of a farewell. How it looks from outside: scenarios/test_shutdown.py."""
 
 import asyncio
+import re
+import resource
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +12,7 @@ from proxy.errors import ConfigError
 from proxy.server import Farewell, check_exposure
 from proxy.settings import Settings
 from proxy.weir import Weir
+from tests.process import weir
 from tests.server import serving
 
 pytestmark = pytest.mark.anyio
@@ -91,3 +95,15 @@ async def test_ready_is_503_while_draining() -> None:
         server.weir.draining = True
         assert (await server.ask("GET", "/health/ready")).status == 503
         assert (await server.ask("GET", "/health/live")).status == 200
+
+
+async def test_it_opens_as_many_files_as_it_may(tmp_path: Path) -> None:
+    """A stream holds two; the 1,024 that a shell or systemd gives are a default, not the limit."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), most))
+    try:
+        async with weir(tmp_path) as served:
+            limits = Path(f"/proc/{served.process.pid}/limits").read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+    assert re.search(rf"Max open files +{most} ", limits), limits
