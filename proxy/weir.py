@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 from urllib.request import getproxies
 
 import aiohttp
@@ -25,6 +26,7 @@ from proxy.pipeline.pipeline import Pipeline
 from proxy.pipeline.routing import Router
 from proxy.pipeline.running import Live, Running
 from proxy.pipeline.stream import Stream
+from proxy.provider import ProviderConfig
 from proxy.registry import Registry
 from proxy.request import ChatRequest
 from proxy.settings import Settings
@@ -39,7 +41,7 @@ from proxy.watchdog import watchdog
 
 log = logging.getLogger(__name__)
 
-LOOK_AT_FILE = 1.0  # seconds between looks at providers.yaml
+LOOK_AT_FILE = 0.5  # seconds between looks at providers.yaml
 RECEIVED = 64 * 1024  # bytes that the kernel holds of an answer, which doubles this for its own needs
 SWEEP = 10.0  # seconds between sweeps of the embedded store
 
@@ -64,11 +66,13 @@ class Weir:
         self.draining = False
         self._config = config
         self._path = path
+        self._reloading = asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, path: Path | None = None) -> AsyncIterator["Weir"]:
         """A running proxy with the providers of the file at `path`. Raises ConfigError, with every mistake named."""
+        seen = _stamp(path)  # first: a change that comes while we start is not to be missed
         config = read_config(path, os.environ) if path else Config([], {})
         async with open_session() as session:
             weir = cls(settings, config, path, session)
@@ -78,7 +82,7 @@ class Weir:
                 await prepare((upstream for upstream in weir.router if not upstream.managed), config.places)
                 await weir.controls.bus.start()
                 await weir.durable.start()
-                background = [asyncio.create_task(work) for work in (weir._follow_file(), weir._sweep())]
+                background = [asyncio.create_task(work) for work in (weir._follow_file(seen), weir._sweep())]
                 with watchdog():
                     yield weir
             finally:
@@ -93,12 +97,15 @@ class Weir:
         """Reads the file again. Raises ConfigError, with everything as it was; running streams do not notice."""
         if self._path is None:
             return
-        config = read_config(self._path, os.environ)
-        if config.plugins != self._config.plugins:
-            log.warning("a change of `plugins` takes effect at the next start")
-        await self.fleet.use_file(config.providers)
-        self._config = config
-        log.info("%s read: %d providers", self._path.name, len(config.providers))
+        async with self._reloading:
+            config = read_config(self._path, os.environ)
+            if config.plugins != self._config.plugins:
+                log.warning("a change of `plugins` takes effect at the next start")
+            changed = [it for name, it in config.providers.items() if self.fleet.file.get(name) != it]
+            await try_out(self.router, changed, config)
+            await self.fleet.use_file(config.providers)
+            self._config = config
+            log.info("%s read: %d providers", self._path.name, len(config.providers))
 
     async def try_reload(self) -> None:
         """As `reload`, for when nobody waits for the answer: a wrong file is named in the log."""
@@ -106,6 +113,8 @@ class Weir:
             await self.reload()
         except ConfigError as error:
             log.error("the new %s is wrong and was not taken: %s", self._path, error.message)
+        except Exception as error:  # an adapter may be a plugin's
+            log.error("the new %s was not taken: an adapter failed with %s", self._path, type(error).__name__)
 
     def stream(self, request: ChatRequest, owner: str = "") -> Stream:
         """A stream of this replica's for `request`, which `owner` may control."""
@@ -138,13 +147,16 @@ class Weir:
                 stream.stop(reason)
         self.durable.release()
 
-    async def _follow_file(self) -> None:
-        seen = _stamp(self._path)
+    async def _follow_file(self, seen: "_Stamp | None") -> None:
+        """Takes a change up once the file has stood still for a look, and is not empty: somebody may be writing it."""
+        last = seen
         while self._path is not None:
             await asyncio.sleep(LOOK_AT_FILE)
-            if (now := _stamp(self._path)) != seen:
+            now = _stamp(self._path)
+            if now == last != seen and (now is None or now.size):
                 seen = now
                 await self.try_reload()
+            last = now
 
     async def _sweep(self) -> None:
         while self.store.embedded:
@@ -175,20 +187,28 @@ def _small(address: AddrInfoType) -> socket.socket:
 async def check(path: Path) -> list[str]:
     """Reads a configuration and makes its adapters ready, serving nothing: the provider ids. Raises ConfigError."""
     config = examine(path, os.environ)
-    problems, upstreams = list(config.problems), []
+    problems = list(config.problems)
     async with open_session() as session:
         try:
             router = Router(Registry.with_plugins(config.plugins), session)
-            upstreams = [router.build(provider, managed=False) for provider in config.providers.values()]
-            await prepare(upstreams, config.places)
+            await try_out(router, config.providers.values(), config)
         except ConfigError as error:
             problems += error.problems
-        finally:
-            for upstream in upstreams:
-                await upstream.retire()
     if problems:
         raise ConfigError(problems)
     return list(config.providers)
+
+
+async def try_out(router: Router, providers: Iterable[ProviderConfig], config: Config) -> None:
+    """Makes their adapters ready, and closes them again. Raises ConfigError."""
+    upstreams = []
+    try:
+        for provider in providers:
+            upstreams.append(router.build(provider, managed=False))
+        await prepare(upstreams, config.places)
+    finally:
+        for upstream in upstreams:
+            await upstream.retire()
 
 
 async def prepare(upstreams: Iterable[Upstream], places: Mapping[str, str]) -> None:
@@ -208,10 +228,18 @@ async def prepare(upstreams: Iterable[Upstream], places: Mapping[str, str]) -> N
         raise ConfigError(problems)
 
 
-def _stamp(path: Path | None) -> tuple[int, int] | None:
-    """What changes when the file does; None while it is not there."""
+class _Stamp(NamedTuple):
+    """What changes when a file does."""
+
+    changed: int
+    inode: int
+    size: int
+
+
+def _stamp(path: Path | None) -> _Stamp | None:
+    """None while it is not there."""
     with contextlib.suppress(OSError):
         if path is not None:
             found = path.stat()
-            return found.st_mtime_ns, found.st_ino
+            return _Stamp(found.st_mtime_ns, found.st_ino, found.st_size)
     return None

@@ -1,6 +1,8 @@
 """A whole proxy without its HTTP surface: opened, reloaded, closed."""
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +69,52 @@ async def test_a_reload_takes_the_new_file_or_leaves_all_as_it_was(tmp_path: Pat
         with pytest.raises(ConfigError):
             await weir.reload()
         assert [upstream.id for upstream in weir.router] == ["b"], "a wrong file changed something"
+
+
+async def test_what_the_start_would_refuse_a_reload_refuses_too(tmp_path: Path) -> None:
+    path = tmp_path / "providers.yaml"
+    path.write_text("providers:\n" + entry("a"))
+    async with Weir.open(Settings(), path) as weir:
+        before = weir.router.get("a")
+        path.write_text("providers:\n" + entry("a", "antropic"))
+        with pytest.raises(ConfigError, match=r"providers.yaml:2: providers\[0\]: .*did you mean anthropic"):
+            await weir.reload()
+        assert weir.router.get("a") is before, "a vendor nobody knows took the place of one that works"
+
+
+async def test_a_file_that_is_being_written_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`generate > providers.yaml` empties it first, and goes on for as long as it likes."""
+    monkeypatch.setattr("proxy.weir.LOOK_AT_FILE", 0.02)
+    path = tmp_path / "providers.yaml"
+    path.write_text("providers:\n" + entry("a"))
+    async with Weir.open(Settings(), path) as weir, asyncio.timeout(5):
+        for _ in range(2):  # from the second time on somebody has looked
+            path.write_text("")
+            await asyncio.sleep(0.1)
+        assert [upstream.id for upstream in weir.router] == ["a"]
+        path.write_text("providers:\n" + entry("b"))
+        while [upstream.id for upstream in weir.router] != ["b"]:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_change_that_comes_during_the_start_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.weir.LOOK_AT_FILE", 0.02)
+    path = tmp_path / "providers.yaml"
+    path.write_text("providers:\n" + entry("a"))
+
+    async def prepared(*_: Any) -> None:
+        path.write_text("providers:\n" + entry("b"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("proxy.weir.prepare", prepared)
+        opening = Weir.open(Settings(), path)
+        weir = await opening.__aenter__()
+    async with asyncio.timeout(5):
+        while [upstream.id for upstream in weir.router] != ["b"]:
+            await asyncio.sleep(0.01)
+    await opening.__aexit__(None, None, None)
 
 
 async def test_an_engine_that_is_not_installed_does_not_stop_the_others(
