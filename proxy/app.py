@@ -43,7 +43,7 @@ def create_app(settings: Settings | None = None, path: Path | None = None) -> Fa
     app.include_router(mount.router)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_middleware(Express, mount=mount)
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, draining=mount.is_draining)
     if settings.origins:  # without them browsers send pages of elsewhere away
         app.add_middleware(  # the outermost: a page is to read an internal error, too
             CORSMiddleware,

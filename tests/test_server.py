@@ -11,9 +11,10 @@ import pytest
 from proxy.errors import ConfigError
 from proxy.server import Farewell, check_exposure
 from proxy.settings import Settings
+from proxy.testing import ScriptedUpstream, text
 from proxy.weir import Weir
 from tests.process import weir
-from tests.server import serving
+from tests.server import chat, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -107,3 +108,16 @@ async def test_it_opens_as_many_files_as_it_may(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
     assert re.search(rf"Max open files +{most} ", limits), limits
+
+
+async def test_a_connection_is_not_kept_alive_while_draining() -> None:
+    """Its next request would come as it is closed, and be lost; whoever keeps one for long does not ask a balancer."""
+    async with serving() as server, ScriptedUpstream(text("a")) as upstream:
+        await server.register(upstream)
+        for draining, said in ((False, None), (True, "close")):
+            server.weir.draining = draining
+            assert (await server.ask("GET", "/health/ready")).headers.get("connection") == said
+            assert (await server.ask("POST", "/v1/chat/completions", chat())).headers.get("connection") == said
+            async with server.stream(chat()) as stream:
+                assert (await stream.read()).endswith(b"data: [DONE]\n\n")
+                assert stream.headers.get("connection") == said

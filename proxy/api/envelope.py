@@ -3,6 +3,7 @@
 import logging
 import re
 import secrets
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,8 +27,9 @@ class Envelope:
     The wrapper around `send` is a plain function: a streamed token passes it without another coroutine.
     """
 
-    def __init__(self, app: ASGIApp):
+    def __init__(self, app: ASGIApp, draining: Callable[[], bool] = lambda: False):
         self._app = app
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,6 +47,8 @@ class Envelope:
                 headers = [*message.get("headers", ())]
                 given = {name for name, _ in headers}
                 headers += [(name, value) for name, value in told.items() if name not in given]
+                if self._draining():  # or the next request would meet a connection that is being closed
+                    headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
             return send(message)
 

@@ -44,6 +44,9 @@ class Mount:
             raise WeirError(message, status=503, code="not_running")
         return self._weir
 
+    def is_draining(self) -> bool:
+        return self._weir is not None and self._weir.draining
+
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Runs the proxy. Raises ConfigError with every mistake in the configuration.
