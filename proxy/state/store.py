@@ -210,9 +210,11 @@ def _through_sentinel(url: str, options: dict[str, Any]) -> Any:
         raise ValueError("not a Sentinel URL")
     places = [urlsplit(f"//{host}") for host in hosts.split(",")]
     tls = {"ssl": True} if query.get("ssl") == "true" else {}
+    # One that hangs leaves time to ask another: its host may be lost, and the master with it.
+    brief = {"socket_timeout": PATIENCE / 4, "socket_connect_timeout": PATIENCE / 4}
     sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
         [(place.hostname, place.port or 26379) for place in places],
-        sentinel_kwargs={**options, **tls, "socket_timeout": PATIENCE, "password": query.get("sentinel_password")},
+        sentinel_kwargs={**options, **tls, **brief, "password": query.get("sentinel_password")},
         **options,
     )
     return sentinel.master_for(service, db=int(db or 0), username=username or None, password=password or None, **tls)

@@ -340,29 +340,31 @@ def test_wrong_urls_are_explained_without_the_password(url: str) -> None:
     assert caught.value.__suppress_context__
 
 
+def sentinel_of(master: RedisServer, tmp_path: Path) -> tuple[RedisServer, int]:
+    """One that is being started; to be killed."""
+    config, sentinel = tmp_path / "sentinel.conf", RedisServer(appendonly="no")
+    config.write_text(f"sentinel monitor m 127.0.0.1 {master.port} 1\nsentinel down-after-milliseconds m 60000\n")
+    words = f"redis-server {config} --sentinel --port {sentinel.port} --bind 127.0.0.1 --dir {tmp_path}"
+    sentinel._process = subprocess.Popen(words.split(), stdout=subprocess.DEVNULL)
+    return sentinel, sentinel.port
+
+
+async def test_a_sentinel_that_hangs_does_not_hide_the_others(tmp_path: Path) -> None:
+    """Its host is lost, and all that comes for it."""
+    with socket.create_server(("127.0.0.1", 0)) as hole, RedisServer(appendonly="no") as master:
+        sentinel, port = sentinel_of(master, tmp_path)
+        try:
+            sentinel._await_answer()
+            async with stores_at(f"redis+sentinel://127.0.0.1:{hole.getsockname()[1]},127.0.0.1:{port}/m") as stores:
+                await stores().attempt("x", stores().client.set("x", "one"))
+        finally:
+            sentinel.kill()
+
+
 async def test_sentinel_finds_the_master_and_its_successor(tmp_path: Path) -> None:
     with RedisServer(appendonly="no") as one, RedisServer(appendonly="no") as two:
-        config = tmp_path / "sentinel.conf"
-        config.write_text(f"sentinel monitor m 127.0.0.1 {one.port} 1\nsentinel down-after-milliseconds m 60000\n")
-        sentinel = RedisServer(appendonly="no")
-        port = free_port()
-        process = subprocess.Popen(
-            [
-                "redis-server",
-                str(config),
-                "--sentinel",
-                "--port",
-                str(port),
-                "--bind",
-                "127.0.0.1",
-                "--dir",
-                str(tmp_path),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
+        sentinel, port = sentinel_of(one, tmp_path)
         try:
-            sentinel.port = port
-            sentinel._process = process
             sentinel._await_answer()
             async with stores_at(f"redis+sentinel://127.0.0.1:{port}/m") as stores:
                 store = stores()
