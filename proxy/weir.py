@@ -64,6 +64,7 @@ class Weir:
         self.sockets = Sockets(self.fleet.stats.meter(SOCKETS))
         registry.add_monitor(ModeCount(self.fleet.stats))
         self.draining = False
+        self.bodies: set[asyncio.Timeout] = set()  # the patience with each request whose body is still to come
         self._config = config
         self._path = path
         self._reloading = asyncio.Lock()
@@ -141,10 +142,14 @@ class Weir:
         self.durable.leave(grace)
 
     def stop_streams(self, reason: str) -> None:
-        """Ends every running request with a marked error; durable streams are left to other replicas."""
+        """Ends every running request with a marked error, and waits for no body any more; durable streams are left to
+        other replicas.
+        """
         for stream in list(self.pipeline.live.values()):
             if not stream.durable:
                 stream.stop(reason)
+        for patience in self.bodies:
+            patience.reschedule(0)
         self.durable.release()
 
     async def _follow_file(self, seen: "_Stamp | None") -> None:

@@ -45,6 +45,7 @@ class Request(requests.Request):
         body, loop = bytearray(), asyncio.get_running_loop()
         try:
             async with asyncio.timeout(settings.stall) as patience:
+                self.weir.bodies.add(patience)
                 async for piece in self.stream():
                     body += piece
                     if len(body) > settings.max_body:
@@ -53,6 +54,8 @@ class Request(requests.Request):
                         patience.reschedule(loop.time() + settings.stall)
         except TimeoutError:
             raise RequestError("the rest of the body did not come", status=408, code="body_timeout") from None
+        finally:
+            self.weir.bodies.discard(patience)
         return bytes(body)
 
 

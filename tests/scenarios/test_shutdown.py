@@ -75,6 +75,22 @@ async def test_ctrl_c_ends_at_once_and_marked(tmp_path: Path) -> None:
     assert "Traceback" not in served.log
 
 
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+async def test_a_body_that_does_not_come_holds_nothing_up(tmp_path: Path, sig: signal.Signals) -> None:
+    async with weir(tmp_path, WEIR_GRACE="0.2" if sig == signal.SIGTERM else "60") as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n")
+        writer.write(b"expect: 100-continue\r\ncontent-length: 9\r\n\r\n")
+        assert b"100" in await reader.readline()
+        served.signal(sig)
+        async with asyncio.timeout(4):  # by itself uvicorn would give it 5 seconds more than the grace
+            rest = await reader.read()
+        assert b"408" in rest, f"not told in our words: {rest!r}"
+        assert await served.ended() == 0
+        writer.close()
+    assert "ERROR" not in served.log, served.log
+
+
 async def test_clients_that_take_nothing_hold_nothing_up(tmp_path: Path) -> None:
     endless: Script = [Answer(), *[sse(chunk({"content": "x" * 65536}))] * 400]
     async with (
