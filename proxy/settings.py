@@ -45,6 +45,21 @@ class Settings(BaseModel):
             raise ValueError("is set, but holds no key")
         return keys
 
+    @field_validator("admin_key", mode="before")
+    @classmethod
+    def _stripped(cls, value: Any) -> Any:
+        """A secret that was made with `echo` ends in a line break, which no header can bring."""
+        return value.strip() if isinstance(value, str) else value
+
+    @field_validator("admin_key", "api_keys")
+    @classmethod
+    def _can_be_sent(cls, value: Any) -> Any:
+        for key in value if isinstance(value, list) else [value] if value is not None else []:
+            text = key.get_secret_value()
+            if not text or not text.isascii() or not text.isprintable():
+                raise ValueError("must be printable ASCII: nothing else can be sent in a header")
+        return value
+
     @field_validator("origins", mode="before")
     @classmethod
     def _origins(cls, value: Any) -> Any:

@@ -19,6 +19,7 @@ def read(**environment: str) -> Settings:
         ("REDIS_URL", "redis://127.0.0.1:6379/0", "redis_url", SecretStr("redis://127.0.0.1:6379/0")),
         ("WEIR_REDIS_PREFIX", "staging:", "redis_prefix", "staging:"),
         ("WEIR_ADMIN_KEY", "k1", "admin_key", SecretStr("k1")),
+        ("WEIR_ADMIN_KEY", " k1\n", "admin_key", SecretStr("k1")),
         ("WEIR_API_KEYS", "k1", "api_keys", [SecretStr("k1")]),
         ("WEIR_API_KEYS", " k1, k2 ,,k3,", "api_keys", [SecretStr("k1"), SecretStr("k2"), SecretStr("k3")]),
         (
@@ -71,6 +72,10 @@ def test_a_key_guards(environment: dict[str, str], guarded: bool) -> None:
     ("name", "text"),
     [
         ("WEIR_API_KEYS", " , "),  # who sets it does not mean to open the doors
+        ("WEIR_API_KEYS", "k1,schlüssel"),
+        ("WEIR_ADMIN_KEY", "schlüssel"),
+        ("WEIR_ADMIN_KEY", "k\n1"),
+        ("WEIR_ADMIN_KEY", " "),
         ("WEIR_ORIGINS", "chat.example"),
         ("WEIR_ORIGINS", "https://chat.example/page"),
         ("WEIR_MAX_BODY", "0"),
