@@ -192,6 +192,8 @@ class Fleet:
                 except ConfigError as error:  # a type whose plugin this replica lacks
                     self._say(name, f"provider {name} cannot be served here: {error}")
                     continue
+                if current is not None:
+                    current.circuit.forgive(current.clock())
                 changes.append(self._put(upstream))
                 if self._task is not None:  # at the start, who opened us prepares them all
                     keep(self._preparing, self._prepare(upstream))

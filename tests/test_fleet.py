@@ -372,6 +372,25 @@ async def test_a_new_provider_is_not_left_out_for_what_one_of_its_name_did(one: 
         assert replica.router.get("a").usable()  # type: ignore[union-attr]
 
 
+async def test_a_provider_that_was_changed_in_the_file_is_given_another_chance(alone: Replica) -> None:
+    await alone.use_file({"a": config("a"), "b": config("b")})
+    for name in ("a", "b"):
+        alone.router.get(name).circuit.learn(Verdict(1, True, until=5e9))  # type: ignore[union-attr]
+    await alone.use_file({"a": config("a", api_key="the right one"), "b": config("b")})
+    assert [up.id for up in alone.router if up.usable()] == ["a"]
+
+
+async def test_one_that_was_replaced_is_given_another_chance_everywhere(one: Replica, two: Replica) -> None:
+    """Also where its removal went unnoticed, because it was registered anew at once."""
+    await one.add("a")
+    await two.beat()
+    two.router.get("a").circuit.learn(Verdict(1, True, until=5e9))  # type: ignore[union-attr]
+    await one.unregister("a")
+    await one.add("a", priority=2)
+    await two.beat()
+    assert two.router.get("a").usable()  # type: ignore[union-attr]
+
+
 async def test_figures_of_all_and_of_the_dead(one: Replica, two: Replica, stores: Stores) -> None:
     await one.add("a")
     for replica in (one, two):
