@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def workers(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it means: read the file again; which is still to be read
     from proxy.logs import configure
     from proxy.server import check_exposure, serve
     from proxy.settings import Settings

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -166,6 +167,14 @@ def _signals(weir: Weir) -> Iterator[None]:
         loop.add_signal_handler(sig, farewell.say, sig)
     reloads: set[asyncio.Task[None]] = set()
     loop.add_signal_handler(signal.SIGHUP, lambda: keep(reloads, weir.try_reload()))
+    if (parent := multiprocessing.parent_process()) is not None:
+
+        def orphaned() -> None:
+            loop.remove_reader(parent.sentinel)
+            log.warning("the process that looks after this worker is gone")
+            farewell.say(signal.SIGTERM)
+
+        loop.add_reader(parent.sentinel, orphaned)
     yield
 
 
@@ -177,7 +186,21 @@ class _Server(uvicorn.Server):
 
 
 class _Supervisor(Multiprocess):
-    """Several workers. SIGHUP reaches each of them, rather than replacing them."""
+    """Several workers. SIGHUP reaches each of them, rather than replacing them, and so does a second signal."""
+
+    def handle_int(self) -> None:
+        super().handle_int()
+        self.signal_queue.append(signal.SIGINT)  # they are told SIGTERM first, and this then
+
+    def join_all(self) -> None:
+        while alive := [process.pid for process in self.processes if process.process.is_alive()]:
+            for sig in tuple(self.signal_queue):
+                self.signal_queue.remove(sig)
+                for pid in alive if sig in (signal.SIGTERM, signal.SIGINT) else ():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid or 0, sig)
+            time.sleep(0.1)
+        super().join_all()
 
     def handle_hup(self) -> None:
         for process in self.processes:

@@ -72,6 +72,12 @@ async def test_a_wrong_file_changes_nothing_and_says_why(tmp_path: Path) -> None
         assert (await call(f"{served.url}/v1/chat/completions", chat()))[0] == 200
 
 
+async def test_sighup_before_the_file_was_read_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "told.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\ndef register(_): ...\n")
+    async with weir(tmp_path, "plugins: [told]") as served:
+        assert (await call(f"{served.url}/health/live"))[0] == 200
+
+
 async def test_what_stands_in_the_file_is_read_only_over_rest(tmp_path: Path) -> None:
     async with ScriptedUpstream(text("hi")) as upstream, weir(tmp_path, config(upstream.url, "main")) as served:
         for method, url in (("POST", "/providers"), ("PATCH", "/providers/main"), ("DELETE", "/providers/main")):

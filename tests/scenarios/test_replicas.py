@@ -176,6 +176,29 @@ async def test_a_dead_worker_and_a_wrong_file_do_not_take_the_others_down(tmp_pa
         await until(lambda: served.log.count(": serving ") == 3, "the worker did not come back")
 
 
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+async def test_a_second_signal_reaches_the_workers(tmp_path: Path, redis: RedisServer, sig: signal.Signals) -> None:
+    """As SIGINT alone does, which is a person who waits."""
+    patient = {"WEIR_DRAIN": "60", "WEIR_GRACE": "60", "REDIS_URL": redis.url}
+    async with weir(tmp_path, None, "--workers", "2", **patient) as served:
+        await until(lambda: served.log.count(": serving ") == 2, "both workers serve")
+        served.signal(sig)
+        if sig == signal.SIGTERM:
+            await until(lambda: served.log.count(": leaving: ") == 2, "the workers are told")
+            served.signal(sig)
+        assert await served.ended() == 0, served.log
+
+
+async def test_workers_do_not_outlive_who_looks_after_them(tmp_path: Path, redis: RedisServer) -> None:
+    """Who starts Weir anew would find its port taken."""
+    async with weir(tmp_path, None, "--workers", "2", REDIS_URL=redis.url) as served:
+        await until(lambda: served.log.count(": serving ") == 2, "both workers serve")
+        children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
+        served.process.kill()
+        await served.ended()
+        await until(lambda: not any(map(_runs, children)), "the workers live on")
+
+
 async def test_two_workers_without_redis_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="REDIS_URL"):
         async with weir(tmp_path, None, "--workers", "2"):
@@ -218,3 +241,10 @@ async def test_changes_on_two_replicas_both_last(three: list[Weir]) -> None:
         assert [status for status, _ in answers] == [200, 200, 200]
         _, shown = await call(f"{three[0].url}/providers/main", {}, "PATCH")  # which reads what is registered now
         assert (shown["priority"], shown["context_window"], shown["models"]) == (number, 1000 + number, [f"m{number}"])
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
