@@ -13,6 +13,8 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from proxy.deadline import Deadline
 
+SLOWEST = 10e6  # bytes a second that a network carries at least: a request that is kept may have many
+
 Words = tuple[str | bytes | int, ...]  # of a command
 
 
@@ -39,13 +41,14 @@ class Line:
         async with self._speaking:
             deadline = self._deadline = self._deadline or Deadline(self._excuse)
             self._excused = False
-            deadline.expect(self._patience / 2)
+            patience = self._patience + sum(map(len, commands)) / SLOWEST
+            deadline.expect(patience / 2)
             try:
                 replies = await self._exchange(commands)
             except BaseException:
                 if deadline.interrupted():
                     deadline.restart(math.inf)
-                    raise TimeoutError(f"no answer within {self._patience:g} s") from None
+                    raise TimeoutError(f"no answer within {patience:g} s") from None
                 raise
             deadline.received()
             return replies

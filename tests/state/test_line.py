@@ -115,3 +115,13 @@ async def test_it_closes_with_its_store(redis_server: RedisServer) -> None:
         await stores().line(1.0).ask(echo("x"))
         assert "cmd=echo" in redis_server.command("CLIENT", "LIST")
     assert "cmd=echo" not in redis_server.command("CLIENT", "LIST"), "its connection is left open"
+
+
+async def test_what_is_much_may_take_longer(redis_server: RedisServer) -> None:
+    """A request that is kept may have megabytes, and whoever waits behind it is not to be refused."""
+    async with stores_at(redis_server.url) as stores:
+        line, loop = stores().line(0.2), asyncio.get_running_loop()
+        assert await line.ask(echo("x")) == ["x"]
+        redis_server.pause()
+        loop.call_later(0.4, redis_server.resume)
+        assert await line.ask([command("SET", "x", b"y" * 10_000_000)]) == ["OK"]
