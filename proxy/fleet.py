@@ -55,6 +55,7 @@ class Fleet:
     async def join(self, file: dict[str, ProviderConfig]) -> None:
         """Takes the file's providers into service and begins to beat. Redis may be away. Raises ConfigError."""
         await self.use_file(file)
+        self.router.complete = False
         await self._try_beat()
         self._task = asyncio.create_task(self._run(), name="fleet")
 
@@ -169,6 +170,7 @@ class Fleet:
         now = asyncio.get_running_loop().time()
         self._gone |= dict.fromkeys(self._stored.keys() - stored.keys(), now)
         self._stored = stored
+        self.router.complete = True
         await self._apply()
         for provider_id, verdict in verdicts.items():
             if upstream := self.router.get(provider_id):

@@ -24,6 +24,7 @@ class Router:
         self._upstreams: dict[str, Upstream] = {}
         self._by_name: dict[str, list[Upstream]] = {}
         self._any_durable = False
+        self.complete = True  # False: others may be registered, and Redis has not said which
 
     def __iter__(self) -> Iterator[Upstream]:
         return iter(self._upstreams.values())
@@ -110,6 +111,9 @@ class Router:
     def _unknown(self, model: str) -> RequestError:
         names: Iterable[str] = sorted(self._by_name)
         known = ", ".join(names) or "none: no provider is registered"
+        if not self.complete:
+            told = f"model {model[:200]!r} is not known here, and Redis has not said yet what is registered; try again"
+            return RequestError(told, status=503, code="store_unavailable", param="model")
         return RequestError(
             f"model {model[:200]!r} is not served here; available: {known}",
             status=404,

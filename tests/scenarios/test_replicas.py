@@ -143,6 +143,8 @@ async def test_redis_was_away_at_the_start(tmp_path: Path, redis: RedisServer) -
         redis.kill()
         async with weir(tmp_path, REDIS_URL=redis.url) as late:
             assert (await call(f"{late.url}/health/ready"))[1]["status"] == "degraded"
+            status, body = await answered(late)
+            assert (status, body["error"]["code"]) == (503, "store_unavailable"), "a 404 is believed"
             redis.start()
             await until(lambda: _answers(late, 200), "what is registered did not come with Redis", 2)
 
