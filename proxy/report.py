@@ -52,12 +52,12 @@ async def statistics(weir: Weir) -> dict[str, Any]:
 
 async def _figures(weir: Weir) -> tuple[bool, dict[str, Figures]]:
     """Whether they are stale, and what everyone counted."""
-    stale = False
+    stale, stats = False, weir.fleet.stats
     try:
-        await weir.store.wait("statistics", weir.fleet.stats.read())
+        await stats.take(await weir.store.wait("statistics", stats.fetch()))
     except StoreAway:
         stale = True
-    return stale, weir.fleet.stats.sum()
+    return stale, await stats.total()
 
 
 def _provider(upstream: Upstream, figures: Figures) -> dict[str, Any]:

@@ -72,7 +72,7 @@ async def test_without_redis_they_are_what_was_known_last(weir: Weir, monkeypatc
     async def away(*_: object) -> None:
         raise StoreAway("statistics")
 
-    monkeypatch.setattr(weir.fleet.stats, "read", away)
+    monkeypatch.setattr(weir.fleet.stats, "fetch", away)
     assert (await health(weir))["stale"]
     told = await statistics(weir)
     assert (told["stale"], told["active_sessions"]) == (True, None)

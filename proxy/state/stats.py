@@ -5,11 +5,13 @@ removed in one transaction; what was folded is kept for a day under `gone`, so t
 take it off its own totals and go on under a new name.
 """
 
+import asyncio
 import contextlib
 import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ from proxy.tally import LastError, Meter, Tally, is_past, window_of
 
 LEASE_MS = 5_000
 GONE_SECONDS = 86_400
+PIECE = 100  # tallies that are read in one go: a millisecond
 
 
 class Figures:
@@ -156,7 +159,12 @@ class StatsStore:
         self._rename()
 
     async def read(self) -> None:
-        """Fetches everyone else's figures."""
+        """Fetches everyone else's figures, and takes them."""
+        await self.take(await self.fetch())
+
+    async def fetch(self) -> list[dict[str, str]]:
+        """Everyone else's figures, for `take`."""
+        found: list[dict[str, str]]
         client, process = self._store.client, self.process
         others = set(await client.smembers(self._processes)) - {process, self.process}
         async with client.pipeline(transaction=True) as pipe:
@@ -165,15 +173,39 @@ class StatsStore:
             gone, *found = await pipe.execute()
         if gone:
             self._come_back(process, gone)
-        self._others = [read_meters(fields) for fields in found]
+        return found
+
+    async def take(self, found: Iterable[dict[str, str]]) -> None:
+        """Many processes' figures of many providers are a second's work: streams go first."""
+        others = []
+        for fields in found:
+            meters: dict[str, Meter] = {}
+            names = list(fields)
+            for start in range(0, len(names), PIECE):
+                meters = read_meters({name: fields[name] for name in names[start : start + PIECE]}, meters)
+                await asyncio.sleep(0)
+            others.append(meters)
+        self._others = others
 
     def sum(self) -> dict[str, Figures]:
         """Everyone's figures, as last read, and this process's own, as they are now."""
         found: dict[str, Figures] = {}
-        for meters in (*self._others, self.meters):
-            for provider_id, meter in meters.items():
-                found.setdefault(provider_id, Figures()).add(meter, self._clock())
+        for _ in self._adds(found):
+            pass
         return found
+
+    async def total(self) -> dict[str, Figures]:
+        """As `sum`, and streams go first."""
+        found: dict[str, Figures] = {}
+        for _ in self._adds(found):
+            await asyncio.sleep(0)
+        return found
+
+    def _adds(self, found: dict[str, Figures]) -> Iterator[None]:
+        for meters in (*self._others, self.meters):
+            for provider_id, meter in list(meters.items()):
+                found.setdefault(provider_id, Figures()).add(meter, self._clock())
+                yield
 
     async def dead(self) -> list[str]:
         """The processes whose lease is gone, this one left aside."""
@@ -212,9 +244,9 @@ class StatsStore:
                 await pipe.execute()
 
 
-def read_meters(fields: Mapping[str, str]) -> dict[str, Meter]:
-    """Provider id -> what one process measured, from its hash."""
-    meters: dict[str, Meter] = defaultdict(lambda: Meter(time.time))
+def read_meters(fields: Mapping[str, str], known: Mapping[str, Meter] = MappingProxyType({})) -> dict[str, Meter]:
+    """Provider id -> what one process measured, from its hash; added to what is `known` of it."""
+    meters: dict[str, Meter] = defaultdict(lambda: Meter(time.time), known)
     for name, value in fields.items():
         provider_id, bar, field = name.partition("|")
         if not bar:

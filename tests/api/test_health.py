@@ -49,7 +49,7 @@ async def test_without_redis_the_figures_say_that_they_are_stale(
         raise StoreAway("statistics")
 
     await server.register(refuse())
-    monkeypatch.setattr(server.weir.fleet.stats, "read", away)
+    monkeypatch.setattr(server.weir.fleet.stats, "fetch", away)
     got = await server.ask("GET", "/providers/health")
     assert (got.status, got.body["stale"], list(got.body["providers"])) == (200, True, ["main"])
 

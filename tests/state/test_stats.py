@@ -5,13 +5,14 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from proxy.errors import Kind, StoreAway
 from proxy.state.stats import StatsStore
 from proxy.state.store import Lost, Store
-from proxy.tally import Outcome
+from proxy.tally import Outcome, Tally
 from tests.redis_server import RedisServer
 from tests.state.stores import Stores, stores_at
 
@@ -570,3 +571,29 @@ async def test_figures_of_a_folded_process_are_kept_for_a_day(stores: Stores, st
     count(process)
     await process.leave()
     assert 86_000 < await store.client.ttl(store.key("gone", process.process)) <= 86_400
+
+
+async def test_many_figures_hold_nobody_up(embedded: Stores) -> None:
+    """A fleet of ten, with a hundred providers, has seventy thousand tallies."""
+    stats = StatsStore(embedded(), Clock())
+    tally = Tally()
+    for number in range(1, 100):
+        tally.count(Outcome(seconds=number))
+    told = msgspec.json.encode(tally).decode()
+    found = [{f"p{number}|hour:{slot}": told for number in range(20) for slot in range(60)} for _ in range(3)]
+    loop = asyncio.get_running_loop()
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = loop.create_task(others())
+    await stats.take(found)
+    assert turns > 30, "reading them is one step"
+    turns = 0
+    await stats.total()
+    assert turns > 30, "adding them up is one step"
+    beside.cancel()
