@@ -65,7 +65,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
         _Server(config).run()
         return
     sockets = [config.bind_socket()]
-    log.info("listening on http://%s:%s with %d workers", host, port, workers)
+    log.info("listening on http://%s:%s with %d workers", _in_url(host), port, workers)
     _Supervisor(config, sockets=sockets).run()
 
 
@@ -74,6 +74,10 @@ def _open_as_many_files_as_may_be() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # there are systems that have less than they say
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def app() -> FastAPI:
@@ -182,7 +186,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:  # not a moment earlier: the port may have been taken
-            log.info("listening on http://%s:%s (Ctrl-C stops it)", self.config.host, self.config.port)
+            log.info("listening on http://%s:%s (Ctrl-C stops it)", _in_url(self.config.host), self.config.port)
 
 
 class _Supervisor(Multiprocess):

@@ -49,7 +49,7 @@ class Beat:
     async def _warn(self) -> None:
         """Says where Redis cannot keep the promise. Raises StoreAway."""
         if why := await self._logs.store.may_forget():
-            log.warning("Redis may drop durable streams before their time: %s; it should be noeviction", why)
+            log.warning("Redis may drop registrations and durable streams: %s; it should be noeviction", why)
 
     async def _renew(self) -> None:
         """Says that this replica lives. Where it was asleep for longer than others wait, it looks which of its streams
