@@ -21,7 +21,8 @@ class Connection(HttpToolsProtocol):
     """
 
     _fruitless = 0  # bytes since the last piece of a request that was of use
-    _head_due: asyncio.TimerHandle | None = None
+    _head_began: float | None = None  # by the loop's clock, while it is still to come
+    _next_look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """What has left cannot be overtaken, or stopped: by default that is megabytes."""
@@ -30,10 +31,12 @@ class Connection(HttpToolsProtocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WAITING)
-        self._expect_head()
+        self._head_began = self.loop.time()
+        self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cease()
+        if self._next_look is not None:
+            self._next_look.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -47,24 +50,16 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._fruitless = 0
-        self._cease()
+        self._head_began = None
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._fruitless = 0
         super().on_body(body)
 
-    def _expect_head(self) -> None:
-        self._cease()
-        self._head_due = self.loop.call_later(HEAD_DUE, self.transport.abort)
-
-    def _cease(self) -> None:
-        if self._head_due is not None:
-            self._head_due.cancel()
-
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._expect_head()
+        self._head_began = self.loop.time()
         # uvicorn's own close() waits until the client has taken everything: here, for ever.
         self.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
 
@@ -73,3 +68,13 @@ class Connection(HttpToolsProtocol):
         head = f"HTTP/1.1 400 {HTTPStatus(400).phrase}\r\ncontent-type: application/json\r\nconnection: close\r\n"
         self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         self.transport.close()
+
+    def _look(self) -> None:
+        """Lets go of a client whose head does not come. One timer a connection, armed anew when it fires."""
+        now, began = self.loop.time(), self._head_began
+        if self.transport.is_closing():
+            return  # a WebSocket has taken it over, and its end is not told here
+        if began is not None and now - began >= HEAD_DUE:
+            self.transport.abort()
+        else:
+            self._next_look = self.loop.call_at((began or now) + HEAD_DUE, self._look)
