@@ -187,25 +187,14 @@ class StatsStore:
             others.append(meters)
         self._others = others
 
-    def sum(self) -> dict[str, Figures]:
-        """Everyone's figures, as last read, and this process's own, as they are now."""
-        found: dict[str, Figures] = {}
-        for _ in self._adds(found):
-            pass
-        return found
-
     async def total(self) -> dict[str, Figures]:
-        """As `sum`, and streams go first."""
+        """Everyone's figures, as last read, and this process's own, as they are now. Streams go first here, too."""
         found: dict[str, Figures] = {}
-        for _ in self._adds(found):
-            await asyncio.sleep(0)
-        return found
-
-    def _adds(self, found: dict[str, Figures]) -> Iterator[None]:
         for meters in (*self._others, self.meters):
             for provider_id, meter in list(meters.items()):
                 found.setdefault(provider_id, Figures()).add(meter, self._clock())
-                yield
+                await asyncio.sleep(0)
+        return found
 
     async def dead(self) -> list[str]:
         """The processes whose lease is gone, this one left aside."""

@@ -33,7 +33,7 @@ def count(process: StatsStore, times: int = 1, failure: Kind | None = None, prov
 
 async def seen_by(reader: StatsStore, window: str = "total", provider: str = "a") -> int:
     await reader.read()
-    figures = reader.sum().get(provider)
+    figures = (await reader.total()).get(provider)
     return figures.windows[window].requests if figures else 0
 
 
@@ -142,7 +142,7 @@ async def test_an_outage_loses_nothing(redis_server: RedisServer) -> None:
             count(process)
             with pytest.raises(StoreAway):
                 await store.attempt("statistics", process.flush())
-        assert process.sum()["a"].windows["total"].requests == 6, "what is known is shown"
+        assert (await process.total())["a"].windows["total"].requests == 6, "what is known is shown"
         redis_server.start()
         await store.attempt("statistics", process.flush())
         assert await seen_by_all(process, other) == 6
@@ -310,7 +310,7 @@ async def test_leaving_folds_at_once(stores: Stores, store: Store) -> None:
     await process.leave()
     assert await store.client.smembers(store.key("processes")) == set()
     assert await seen_by(other) == 5
-    assert other.sum()["a"].active == 0
+    assert (await other.total())["a"].active == 0
     assert await other.dead() == []
 
 
@@ -422,7 +422,7 @@ async def test_another_provider_of_that_id_begins_anew(stores: Stores, store: St
     await process.flush()
     await process.flush()
     assert await seen_by(reader) == 1
-    figures = reader.sum()["a"]
+    figures = (await reader.total())["a"]
     assert (figures.active, figures.last_error) == (1, None)
 
 
@@ -476,7 +476,7 @@ async def test_all_figures_are_the_same_on_every_replica(stores: Stores) -> None
     shown = []
     for process in (one, two):
         await process.read()
-        figures = process.sum()["a"]
+        figures = (await process.total())["a"]
         shown.append((figures.active, figures.last_error, {n: t.figures() for n, t in figures.windows.items()}))
     assert shown[0] == shown[1]
     active, error, windows = shown[0]
@@ -496,7 +496,7 @@ async def test_active_streams_come_and_go(stores: Stores, store: Store) -> None:
         await process.flush()
         assert process.idle()
         await reader.read()
-        assert reader.sum()["a"].active == active
+        assert (await reader.total())["a"].active == active
 
 
 async def test_the_dead_run_no_streams(stores: Stores, store: Store) -> None:
@@ -506,10 +506,10 @@ async def test_the_dead_run_no_streams(stores: Stores, store: Store) -> None:
     await process.flush()
     await bury(store, process, other)
     await other.read()
-    assert other.sum()["a"].active == 0
+    assert (await other.total())["a"].active == 0
     await process.flush()  # it only slept, and so do its streams
     await other.read()
-    assert other.sum()["a"].active == 3
+    assert (await other.total())["a"].active == 3
 
 
 async def test_the_newest_error_is_the_last(stores: Stores, store: Store) -> None:
@@ -520,7 +520,7 @@ async def test_the_newest_error_is_the_last(stores: Stores, store: Store) -> Non
         kinds = set()
         for reader in (one, two, three):
             await reader.read()
-            error = reader.sum()["a"].last_error
+            error = (await reader.total())["a"].last_error
             kinds.add(error.kind if error else None)
         (kind,) = kinds
         return kind
