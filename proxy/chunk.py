@@ -43,16 +43,18 @@ class _PlainChunk(msgspec.Struct, gc=False):
 
 
 to_json = msgspec.json.Encoder().encode
+THOUGHTS = ("reasoning_content", "reasoning")  # of a delta: vendors do not agree
+# Parts of an answer for which there is no event: where there is one, the rest of the delta is a Vendor event.
+OF_A_VENDOR = ("refusal", "audio", "images", "function_call")
+
 _decode = msgspec.json.Decoder(_Chunk).decode
 _decode_plain = msgspec.json.Decoder(_PlainChunk).decode
 
 _OF_THE_CHOICE = frozenset({"index", "finish_reason", "delta", "message"})  # Perplexity's: all that was said so far
-_OF_THE_DELTA = frozenset({"role", "content", "reasoning_content", "reasoning", "tool_calls"})
+_OF_THE_DELTA = frozenset({"role", "content", *THOUGHTS, "tool_calls"})
 _OF_A_CALL = ("index", "id", "function")
 _OF_A_FUNCTION = ("name", "arguments")
 _PADDING = b',"obfuscation":"'
-# A chunk with one of these has a Vendor event for the rest of the delta (proxy/adapters/openai_chunks.py).
-_OF_A_VENDOR = ("refusal", "audio", "images", "function_call")
 
 
 def plain_text(raw: bytes) -> tuple[int, str] | None:
@@ -124,9 +126,9 @@ def beside(raw: bytes, index: int) -> dict[str, Any]:
 
 
 def _is_a_vendors(delta: dict[str, Any]) -> bool:
-    if isinstance(delta.get("content"), list) or any(delta.get(name) for name in _OF_A_VENDOR):
+    if isinstance(delta.get("content"), list) or any(delta.get(name) for name in OF_A_VENDOR):
         return True
-    said = any(delta.get(name) for name in ("content", "reasoning_content", "reasoning"))
+    said = any(delta.get(name) for name in ("content", *THOUGHTS))
     return not said and thinks(delta.get("reasoning_details"))
 
 
@@ -165,7 +167,7 @@ def beside_call(raw: bytes, index: int, slot: int, id: str | None) -> dict[str, 
 def unnamed(raw: bytes, index: int) -> dict[str, Any] | None:
     """What of a choice's delta has no event of its own, such as a refusal; None if the chunk has no such choice."""
     choice = choice_of(raw, index)
-    named = ("role", "reasoning_content", "reasoning", "tool_calls")
+    named = ("role", *THOUGHTS, "tool_calls")
     delta = {name: value for name, value in (choice.get("delta") or {}).items() if name not in named}
     if isinstance(delta.get("content"), str):
         del delta["content"]

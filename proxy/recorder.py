@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.chunk import TextAlone, beside, beside_call, choice_of, unnamed
+from proxy.chunk import THOUGHTS, TextAlone, beside, beside_call, choice_of, unnamed
 from proxy.events import (
     Event,
     Finish,
@@ -20,7 +20,6 @@ from proxy.events import (
 
 _OF_ALL_CHUNKS = frozenset({"id", "object", "created", "model", "choices", "obfuscation"})  # the last one pads
 _OF_AN_END = ("index", "delta", "logprobs", "finish_reason")
-_THOUGHTS = ("reasoning_content", "reasoning")  # vendors do not agree
 
 
 class Recorder:
@@ -101,7 +100,7 @@ class Recorder:
             found["delta"] = unnamed(raw, event.index) or {}
         elif isinstance(event, FinishStep):
             found |= {name: it for name, it in choice_of(raw, event.index).items() if name not in _OF_AN_END}
-        elif isinstance(event, ReasoningDelta) and (names := _names_of(event, raw)) != _THOUGHTS[:1]:
+        elif isinstance(event, ReasoningDelta) and (names := _names_of(event, raw)) != THOUGHTS[:1]:
             found["delta"] = found.get("delta", {}) | dict.fromkeys(names, "")
         return found or None
 
@@ -114,7 +113,7 @@ def _has_text(raw: bytes, index: int) -> bool:
 def _names_of(thought: ReasoningDelta, raw: bytes) -> tuple[str, ...]:
     """Under which names it was said: those have to come with it, empty, where it is not the usual one."""
     delta = choice_of(raw, thought.index).get("delta") or {}
-    return tuple(name for name in _THOUGHTS if delta.get(name))
+    return tuple(name for name in THOUGHTS if delta.get(name))
 
 
 def _counted(usage: Usage) -> Usage:

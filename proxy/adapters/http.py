@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -27,10 +28,13 @@ async def ask(
     *,
     decompress: bool = True,
 ) -> aiohttp.ClientResponse:
-    """What is answered, whatever that is. Raises ProviderError (connect) where nothing is."""
+    """What is answered, whatever that is. Raises ProviderError (connect) where nothing is.
+
+    The names of `headers` are in lower case.
+    """
     limit, trusting = config.timeouts.connect, session.trust_env
     # Compression would make the provider's server hold tokens back.
-    ours = {**{name.lower(): value for name, value in headers.items()}, "accept-encoding": "identity"}
+    ours = {**headers, "accept-encoding": "identity"}
     try:
         return await session.request(
             method,
@@ -38,7 +42,7 @@ async def ask(
             data=body or None,
             headers=None if trusting else ours,
             middlewares=(_signed(ours),) if trusting else (),
-            timeout=aiohttp.ClientTimeout(total=None, connect=limit),
+            timeout=_limits(limit),
             allow_redirects=False,  # one would carry the key elsewhere
             auto_decompress=decompress,  # some compress all the same
             read_bufsize=READ_AHEAD,
@@ -47,6 +51,12 @@ async def ask(
         raise ProviderError(Kind.CONNECT, f"no connection within {limit:g} s") from None
     except (aiohttp.ClientError, OSError) as error:
         raise ProviderError(Kind.CONNECT, redact(str(error) or repr(error), config.secrets())) from None
+
+
+@lru_cache
+def _limits(connect: float) -> aiohttp.ClientTimeout:
+    """Made once, not for each request; all other waits are the pipeline's."""
+    return aiohttp.ClientTimeout(total=None, connect=connect)
 
 
 def _signed(headers: Mapping[str, str]) -> aiohttp.ClientMiddlewareType:

@@ -6,6 +6,7 @@ fallbacks, no callbacks, no time limits, no logs, no cost map from the network.
 
 import asyncio
 import difflib
+import functools
 import gc
 import importlib
 import json
@@ -167,7 +168,7 @@ class LiteLLMAdapter(BaseProviderAdapter):
             "shared_session": self.session,
             "client": self._client(call),
         }
-        if self._by_sdk():  # or where a vendor's list lacks it, `max_retries` is not heeded, and each is asked thrice
+        if self._by_sdk:  # or where a vendor's list lacks it, `max_retries` is not heeded, and each is asked thrice
             allowed = self.config.params.get("allowed_openai_params") or []
             how["allowed_openai_params"] = [*allowed, "max_retries"]
         # Its MCP gateway would run tools itself, and needs a package we do not have to find out that it need not.
@@ -188,6 +189,7 @@ class LiteLLMAdapter(BaseProviderAdapter):
     def _headers(self) -> dict[str, str]:
         return {name: value.get_secret_value() for name, value in self.config.headers.items()}
 
+    @functools.cached_property
     def _by_sdk(self) -> bool:
         """Whether OpenAI's SDK is in between. LiteLLM has such vendors in a list, and some in a file."""
         listed = THROUGH_OPENAI_SDK | set(self._litellm.openai_compatible_providers) - OVER_HTTP
@@ -196,7 +198,7 @@ class LiteLLMAdapter(BaseProviderAdapter):
 
     def _client(self, call: UpstreamCall) -> Any:
         """LiteLLM's HTTP client over `call`; None where OpenAI's SDK is in between, and brings its own."""
-        if self._by_sdk():
+        if self._by_sdk:
             return None
         client = self._litellm.AsyncHTTPHandler(transport=call, follow_redirects=False)
         client.client = client.client  # says that it is ours: a finalizer would otherwise start a task to close it

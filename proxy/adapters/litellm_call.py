@@ -53,7 +53,7 @@ class UpstreamCall(httpx.AsyncBaseTransport):
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
         """Sends one request for server-sent events, which `payloads` reads. Raises ProviderError for a refusal."""
-        await self._ask("POST", URL(url), headers, body)
+        await self._ask("POST", URL(url), {name.lower(): value for name, value in headers.items()}, body)
 
     async def payloads(self) -> AsyncIterator[list[bytes]]:
         """The data of the server-sent events in the last answer. Raises ProviderError (cut) if it breaks off."""

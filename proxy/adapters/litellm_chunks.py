@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from proxy.adapters.openai_chunks import usage_of
+from proxy.chunk import OF_A_VENDOR
 from proxy.errors import Kind, ProviderError
 from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage, Vendor
 
@@ -101,7 +102,6 @@ class TranslatedReader:
             raise ProviderError(Kind.GARBLED, f"sent a chunk that cannot be read: {said}") from None
 
 
-_PARTS = ("refusal", "audio", "images", "function_call")  # of an answer, for which there is no event
 _REMARKS = ("annotations",)
 _SOURCES = ("citations", "search_results")  # of the whole answer; Perplexity says them again in every chunk
 
@@ -207,7 +207,7 @@ class _Choice:
         self.text(delta.content, events)
         self.calls(delta.tool_calls or (), events)
         if type(delta) is not Piece:
-            parts, remarks = _named(delta, _PARTS), _named(delta, _REMARKS)
+            parts, remarks = _named(delta, OF_A_VENDOR), _named(delta, _REMARKS)
             if parts or remarks:
                 events.append(Vendor(index=self._index, answer=bool(parts), choice={"delta": parts | remarks}))
 

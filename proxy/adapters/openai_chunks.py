@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.chunk import plain_text, thinks
+from proxy.chunk import THOUGHTS, plain_text, thinks
 from proxy.errors import Kind, ProviderError
 from proxy.events import Event, Finish, FinishStep, ReasoningDelta, Start, TextDelta, ToolInputDelta, Usage, Vendor
 
@@ -61,7 +61,7 @@ class _WithTexts(msgspec.Struct, gc=False):
     choices: list[dict[str, Any]]
 
 
-_TEXTS = ("content", "reasoning_content", "reasoning")
+_TEXTS = ("content", *THOUGHTS)
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 

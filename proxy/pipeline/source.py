@@ -37,7 +37,6 @@ class Source:
         self.request = request
         self.journey = journey
         self.obeyed = 0
-        self._remembers = request.options.session_id is not None
         self.answers = {0: self._nothing()}
         self._prefill = ""  # what a provider that died has said of the answer that another one is to go on with
         self._blanks = ""  # at its end, which the other one may say again
@@ -170,7 +169,7 @@ class Source:
 
     def _nothing(self) -> Said:
         """What has been said, at the beginning."""
-        return Said(Thoughts() if self._remembers else None)
+        return Said(Thoughts() if self.request.options.session_id is not None else None)
 
     def _go_on_from(self, said: str) -> None:
         """Some vendors refuse a last message that ends in blanks: those are kept from them."""

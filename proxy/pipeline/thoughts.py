@@ -6,11 +6,11 @@ DeepSeek, Anthropic and Gemini refuse the results without it. Thoughts that led 
 import copy
 from typing import Any
 
-from proxy.chunk import add_delta, beside_call, choice_of
+from proxy.chunk import THOUGHTS, add_delta, beside_call, choice_of
 from proxy.events import Event, ReasoningDelta, ToolInputDelta
 
 _JOIN = 256  # pieces of a thought are joined now and then: each time would take time with the square of its length
-_NAMES = ("reasoning_content", "reasoning", "reasoning_details")  # of a delta, as vendors name them
+_NAMES = (*THOUGHTS, "reasoning_details")
 
 
 class Thoughts:
@@ -25,7 +25,7 @@ class Thoughts:
         """Any event but text."""
         if event.raw is None:
             if isinstance(event, ReasoningDelta):
-                self._think({_NAMES[0]: event.content, **copy.deepcopy(event.extra or {})})
+                self._think({THOUGHTS[0]: event.content, **copy.deepcopy(event.extra or {})})
         elif event.raw is not self._raw:
             self._raw = event.raw
             delta = choice_of(event.raw, 0).get("delta") or {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.chunk import beside, call_in, choice_of, unnamed
+from proxy.chunk import THOUGHTS, beside, call_in, choice_of, to_json, unnamed
 from proxy.errors import WeirError
 from proxy.events import (
     Abort,
@@ -28,7 +28,6 @@ from proxy.events import (
 from proxy.heading import Heading
 
 DONE = b"data: [DONE]\n\n"
-to_json = msgspec.json.Encoder().encode
 _HERE = "\0text\0"
 _SAID_BEFORE = ("index", "delta", "logprobs")  # of a choice, when its end is left alone
 
@@ -188,7 +187,7 @@ def _delta(event: Event) -> dict[str, Any] | None:
             return {"content": event.content}
         case ReasoningDelta():
             said = _beside(event).get("delta", {})
-            names = [name for name in ("reasoning_content", "reasoning") if name in said] or ["reasoning_content"]
+            names = [name for name in THOUGHTS if name in said] or [THOUGHTS[0]]
             return {**dict.fromkeys(names, event.content), **(event.extra or {})}
         case ToolInputDelta():
             return {"tool_calls": [_call(event)]}

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
+from proxy.chunk import to_json
 from proxy.events import ENDS, Event, Finish, SourceEnd
 from proxy.heading import Heading
-from proxy.wire.openai import ChunkEncoder, to_json
+from proxy.wire.openai import ChunkEncoder
 
 
 class ChoicesEncoder(ChunkEncoder):

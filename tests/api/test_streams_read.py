@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 
@@ -41,6 +42,14 @@ def blocks(got: Answered) -> list[bytes]:
     *found, rest = got.body.split(b"\n\n")
     assert not rest, "not whole events"
     return [block for block in found if not block.startswith(b":")]
+
+
+async def first_word(response: aiohttp.ClientResponse) -> bytes:
+    """All that came of a stream by the time at which it has said something."""
+    got = b""
+    while b"la" not in got:
+        got += await response.content.readany()
+    return got
 
 
 def position(block: bytes) -> str:
@@ -130,9 +139,7 @@ async def test_a_position_to_come_is_told_while_it_runs(server: Server) -> None:
     async with ScriptedUpstream(hang_after(1)) as upstream:
         await server.register(upstream)
         async with server.stream(durable()) as response:
-            got = b""
-            while b"la" not in got:
-                got += await response.content.readany()
+            got = await first_word(response)
             nonce = position(got.split(b"\n\n")[0])[-8:]
             later = await read(server, response.headers["x-weir-stream-id"], after=f"1-50-{nonce}")
         assert later.status == 409
@@ -172,9 +179,7 @@ async def test_its_status_while_it_runs_and_after(server: Server) -> None:
     async with ScriptedUpstream(hang_after(1)) as upstream:
         await server.register(upstream)
         async with server.stream(durable()) as response:
-            got = b""
-            while b"la" not in got:
-                got += await response.content.readany()
+            got = await first_word(response)
             stream_id = response.headers["x-weir-stream-id"]
             last = position(got.split(b"\n\n")[-2])
             status = (await server.ask("GET", f"/v1/streams/{stream_id}/status")).body
